@@ -1,0 +1,148 @@
+"""The scan log (topic ``scans``, one partition): the only place where scans are ordered and described.
+
+A record's offset is its identity: that of the first ``scan started`` is the scan's ordinal, that of
+``receiver started`` the writer epoch, that of ``count started`` the count. How records make scans is in
+:mod:`service.catalogue`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from topics.geometry import SECTORS, ScanGeometry
+from topics.json_message import Count, JsonMessage, Name, Offset, Sector, TimeNs, decode_json
+from topics.marker import EndReason, Ledger
+
+LIVE = "live"  # the name of the first count of a scan
+
+Text = Annotated[str, Field(max_length=400)]
+Sectors = Annotated[list[Sector], Field(min_length=1, max_length=SECTORS)]
+
+
+class CountSettings(JsonMessage):
+    """How a scan is counted: every counter adopts these, whatever its own options say."""
+
+    background: Annotated[float, Field(allow_inf_nan=False, description="counts")]
+    xray: Annotated[float, Field(allow_inf_nan=False, description="counts")]
+    engine: Literal["fast", "stempy"] = "fast"
+
+
+class SectorAccount(JsonMessage):
+    """One sector of a scan: what its receiver published and what the counters joined, in sector frames."""
+
+    ledger: Ledger | None = None  # None: the receiver's end never arrived
+    reason: EndReason | None = None
+    joined: Count = 0
+
+
+class Account(JsonMessage):
+    """The closed account of a count: sent = joined, per sector, and counted = written, per frame."""
+
+    frames_expected: Count
+    frames_complete: Count
+    frames_incomplete: Count
+    frames_written: Count
+    electrons: Count
+    raw_bytes: Count
+    compressed_bytes: Count
+    sectors: Annotated[list[SectorAccount], Field(min_length=SECTORS, max_length=SECTORS)]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every published sector frame was joined and every complete frame written."""
+        sent = all(s.ledger is not None and s.ledger.published == s.joined for s in self.sectors)
+        return sent and self.frames_written == self.frames_complete
+
+    @property
+    def verdict(self) -> Literal["complete", "incomplete"]:
+        """``complete``: all expected frames are there and the account balances."""
+        return "complete" if self.frames_incomplete == 0 and self.balanced else "incomplete"
+
+
+class _Record(JsonMessage):
+    schema_id: Literal["log1"] = "log1"
+
+
+class ReceiverStarted(_Record):
+    """A receiver took over its sectors; the offset is its epoch."""
+
+    kind: Literal["receiver started"] = "receiver started"
+    sectors: Sectors
+    host: Text
+    pid: Count
+    version: Text
+
+
+class ScanStarted(_Record):
+    """A receiver's statement that its sectors begin a scan. ``feed`` names the source of one run of the detector."""
+
+    kind: Literal["scan started"] = "scan started"
+    session: Name
+    number: Count
+    geometry: ScanGeometry
+    sectors: Sectors
+    epoch: Offset
+    feed: Text
+
+
+class SectorEnded(_Record):
+    """A sector's end, with the range of offsets [first, last] that it fills in each partition."""
+
+    kind: Literal["sector ended"] = "sector ended"
+    ordinal: Offset
+    sector: Sector
+    epoch: Offset
+    reason: EndReason
+    ledger: Ledger
+    first_offsets: list[Offset]
+    last_offsets: list[Offset]
+
+
+class CountStarted(_Record):
+    """The settings of a count; the first record for a scan and name holds."""
+
+    kind: Literal["count started"] = "count started"
+    ordinal: Offset
+    name: Name = LIVE
+    settings: CountSettings
+    version: Text
+
+
+class CountFinished(_Record):
+    """The file is there under its final name."""
+
+    kind: Literal["count finished"] = "count finished"
+    ordinal: Offset
+    count: Offset
+    name: Name
+    output: Annotated[str, Field(max_length=4096)]
+    finished_ns: TimeNs
+    account: Account
+
+
+class CountAbandoned(_Record):
+    """Nobody will finish this count; its events are to be ignored. The raw data stay."""
+
+    kind: Literal["count abandoned"] = "count abandoned"
+    ordinal: Offset
+    count: Offset | None  # None: the scan was never counted
+    name: Name = LIVE
+    why: Text
+
+
+LogRecord = ReceiverStarted | ScanStarted | SectorEnded | CountStarted | CountFinished | CountAbandoned
+_ADAPTER: TypeAdapter[LogRecord] = TypeAdapter(Annotated[LogRecord, Field(discriminator="kind")])
+
+
+def decode(message: bytes | None) -> LogRecord:
+    """Decode a record.
+
+    Raises
+    ------
+    DecodeError
+        The bytes are no record of this version.
+    """
+    record: LogRecord = decode_json(_ADAPTER, message or b"", "scan log record")
+    return record
