@@ -1,0 +1,141 @@
+"""The catalogue: what the records of the scan log, read in their order, say about scans, sectors and counts.
+
+A pure fold: every reader of the log comes to the same result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from topics.geometry import ScanGeometry
+from topics.scan_log import (
+    CountAbandoned,
+    CountFinished,
+    CountSettings,
+    CountStarted,
+    LogRecord,
+    ReceiverStarted,
+    ScanStarted,
+    SectorEnded,
+)
+
+# A scan all of whose stated sectors ended longer ago than this takes no further sector.
+IDLE_TIMEOUT_MS = 10_000
+
+
+@dataclass(slots=True)
+class Count:
+    """One counting of a scan; its identity is the offset of its ``count started``."""
+
+    offset: int
+    name: str
+    settings: CountSettings
+    finished: CountFinished | None = None
+    abandoned: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody still works on it."""
+        return self.finished is None and self.abandoned is None
+
+
+@dataclass(slots=True)
+class Scan:
+    """A scan: its identity is the ordinal, ``session``/``number`` is a label that may come again."""
+
+    ordinal: int
+    session: str
+    number: int
+    feed: str
+    geometry: ScanGeometry
+    started_ms: int
+    stated: set[int] = field(default_factory=set)
+    ended: dict[int, SectorEnded] = field(default_factory=dict)
+    last_end_ms: int = 0
+    counts: dict[str, Count] = field(default_factory=dict)
+    abandoned: str | None = None  # before any count of it was started
+
+    def is_open(self, now_ms: int) -> bool:
+        """Whether a further sector may still join."""
+        return not self.stated <= set(self.ended) or now_ms - self.last_end_ms <= IDLE_TIMEOUT_MS
+
+
+class Catalogue:
+    """All scans that the log tells of, by ordinal, in the order in which they began."""
+
+    def __init__(self) -> None:
+        self.scans: dict[int, Scan] = {}
+        self.epochs: dict[int, int] = {}  # newest writer epoch of each sector
+        self.scan_of_statement: dict[int, int] = {}
+        self._counts: dict[int, Count] = {}
+
+    def apply(self, offset: int, timestamp_ms: int, record: LogRecord) -> None:
+        """Take in the record at this offset. Records of a superseded receiver are void."""
+        match record:
+            case ReceiverStarted():
+                self.epochs.update(dict.fromkeys(record.sectors, offset))
+            case ScanStarted():
+                if not self._superseded(record.sectors, record.epoch):
+                    self._state(offset, timestamp_ms, record)
+            case SectorEnded():
+                scan = self.scans.get(record.ordinal)
+                if scan and not self._superseded([record.sector], record.epoch) and record.sector not in scan.ended:
+                    scan.ended[record.sector] = record
+                    scan.last_end_ms = timestamp_ms
+            case CountStarted():
+                self._start_count(offset, record)
+            case CountFinished():
+                count = self._counts.get(record.count)
+                if count and count.running:
+                    count.finished = record
+            case CountAbandoned():
+                self._abandon(record)
+
+    def newest_of_sector(self, sector: int) -> Scan | None:
+        """Return the newest scan that this sector stated."""
+        return next((s for s in reversed(self.scans.values()) if sector in s.stated), None)
+
+    def _superseded(self, sectors: list[int], epoch: int) -> bool:
+        return any(epoch < self.epochs.get(sector, epoch) for sector in sectors)
+
+    def _state(self, offset: int, timestamp_ms: int, record: ScanStarted) -> None:
+        scan = self._joinable(timestamp_ms, record)
+        if scan is None:
+            scan = Scan(
+                ordinal=offset,
+                session=record.session,
+                number=record.number,
+                feed=record.feed,
+                geometry=record.geometry,
+                started_ms=timestamp_ms,
+            )
+            self.scans[offset] = scan
+        scan.stated.update(record.sectors)
+        self.scan_of_statement[offset] = scan.ordinal
+
+    def _joinable(self, now_ms: int, record: ScanStarted) -> Scan | None:
+        """Newest open scan of the label that none of the stated sectors has seen, and none later."""
+        label = (record.session, record.number, record.feed, record.geometry)
+        for scan in reversed(self.scans.values()):
+            if scan.stated & set(record.sectors):
+                return None
+            if (scan.session, scan.number, scan.feed, scan.geometry) == label:
+                return scan if scan.is_open(now_ms) else None
+        return None
+
+    def _start_count(self, offset: int, record: CountStarted) -> None:
+        scan = self.scans.get(record.ordinal)
+        if scan is None or scan.abandoned:
+            return
+        first = scan.counts.get(record.name)
+        if first is None or first.abandoned:
+            count = Count(offset, record.name, record.settings)
+            scan.counts[record.name] = self._counts[offset] = count
+
+    def _abandon(self, record: CountAbandoned) -> None:
+        count = self._counts.get(record.count) if record.count is not None else None
+        scan = self.scans.get(record.ordinal)
+        if count and count.running:
+            count.abandoned = record.why
+        elif record.count is None and scan and not scan.counts:
+            scan.abandoned = record.why

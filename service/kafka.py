@@ -1,0 +1,159 @@
+"""Kafka clients with this project's settings, and its errors put into words. The door to confluent_kafka."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from service.errors import FaultError
+from topics.registry import MAX_MESSAGE_BYTES, MIB
+
+__all__ = [
+    "OFFSET_BEGINNING",
+    "Consumer",
+    "KafkaError",
+    "KafkaException",
+    "Message",
+    "Producer",
+    "TopicPartition",
+    "consumer",
+    "is_passing",
+    "partition_bounds",
+    "producer",
+    "raise_for",
+    "transactional_producer",
+]
+
+REQUEST_TIMEOUT_S = 10.0
+SESSION_TIMEOUT_MS = 6_000
+TRANSACTION_TIMEOUT_MS = 5_000
+# A fetch takes at most this much of one partition: an uncompressible chunk of 16 sector frames and its header.
+FETCH_BYTES_A_PARTITION = 3 * MIB
+PREFETCH_KIB = 64 * 1024
+PUBLISH_QUEUE_KIB = 256 * 1024
+
+_COMMON: dict[str, Any] = {
+    "client.id": "stemstream",
+    "socket.keepalive.enable": True,
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 1_000,
+    "log.connection.close": False,
+    "log_level": 3,  # errors only: ours say the rest
+}
+
+# Errors that librdkafka mends by itself; anything else is fatal for the process.
+_PASSING = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError._PARTITION_EOF,
+}
+
+
+def producer(bootstrap: str, **config: Any) -> Producer:  # noqa: ANN401
+    """Idempotent, ordered, acknowledged by all replicas; waits for an absent broker instead of skipping."""
+    return Producer(
+        _COMMON
+        | {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "acks": "all",
+            "message.timeout.ms": 0,
+            "linger.ms": 0,
+            "message.max.bytes": MAX_MESSAGE_BYTES,
+            "batch.size": MAX_MESSAGE_BYTES,
+            "queue.buffering.max.kbytes": PUBLISH_QUEUE_KIB,
+            "retry.backoff.ms": 20,
+            "retry.backoff.max.ms": 500,
+        }
+        | config
+    )
+
+
+def transactional_producer(bootstrap: str, transactional_id: str) -> Producer:
+    """Producer for a counter's transactions; an older process with the same id is fenced off.
+
+    Raises
+    ------
+    FaultError
+        The transaction coordinator does not answer.
+    """
+    made = producer(
+        bootstrap,
+        **{
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            "message.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            # A transaction that follows at once waits this long for the last one's markers: 6 ms instead of 100.
+            "retry.backoff.ms": 2,
+        },
+    )
+    try:
+        made.init_transactions(6 * REQUEST_TIMEOUT_S)
+    except KafkaException as error:
+        raise FaultError(f"no transactions as {transactional_id}: {error.args[0].str()}") from error
+    return made
+
+
+def consumer(bootstrap: str, group: str, **config: Any) -> Consumer:  # noqa: ANN401
+    """Consumer that never commits by itself, checks CRCs, and stops rather than jump to another offset."""
+    return Consumer(
+        _COMMON
+        | {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "check.crcs": True,
+            "allow.auto.create.topics": False,
+            "partition.assignment.strategy": "range",
+            "session.timeout.ms": SESSION_TIMEOUT_MS,
+            "heartbeat.interval.ms": SESSION_TIMEOUT_MS // 3,
+            "fetch.message.max.bytes": FETCH_BYTES_A_PARTITION,
+            "queued.max.messages.kbytes": PREFETCH_KIB,
+            "fetch.queue.backoff.ms": 5,
+            "fetch.wait.max.ms": 50,
+        }
+        | config
+    )
+
+
+def is_passing(error: KafkaError) -> bool:
+    """Whether the client mends this error by itself."""
+    return bool(error.code() in _PASSING or (error.retriable() and not error.fatal()))
+
+
+def raise_for(message: Message) -> bool:
+    """Whether a polled message is one: False for a passing error.
+
+    Raises
+    ------
+    FaultError
+        An error that does not pass, with topic, partition and offset.
+    """
+    error = message.error()
+    if error is None:
+        return True
+    if is_passing(error):
+        return False
+    where = f"{message.topic()}[{message.partition()}] offset {message.offset()}" if message.topic() else "the broker"
+    raise FaultError(f"reading {where}: {error.str()}")
+
+
+def partition_bounds(client: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """First offset that is there and the next one to be written.
+
+    Raises
+    ------
+    FaultError
+        The broker does not answer, or has no such partition.
+    """
+    try:
+        low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_S)
+    except KafkaException as error:
+        raise FaultError(f"offsets of {topic}[{partition}]: {error.args[0].str()}") from error
+    return int(low), int(high)

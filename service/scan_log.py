@@ -1,0 +1,100 @@
+"""Reading and writing the scan log."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from service.catalogue import Catalogue
+from service.errors import FaultError
+from service.kafka import (
+    OFFSET_BEGINNING,
+    REQUEST_TIMEOUT_S,
+    TopicPartition,
+    consumer,
+    partition_bounds,
+    producer,
+    raise_for,
+)
+from service.logs import get_logger
+from topics.errors import DecodeError
+from topics.registry import SCANS
+from topics.scan_log import LogRecord, decode
+
+
+class ScanLog:
+    """The scan log with its catalogue: :meth:`append` a record, :meth:`poll` for new ones, :meth:`catch_up`."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.catalogue = Catalogue()
+        self.next_offset = 0
+        self._producer = producer(bootstrap)
+        self._consumer = consumer(bootstrap, "scan-log", **{"isolation.level": "read_uncommitted"})
+        self._consumer.assign([TopicPartition(SCANS, 0, OFFSET_BEGINNING)])
+
+    def __enter__(self) -> ScanLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._consumer.close()
+
+    def append(self, record: LogRecord) -> int:
+        """Write a record; returns its offset once it is acknowledged.
+
+        Raises
+        ------
+        FaultError
+            The broker does not acknowledge it.
+        """
+        offsets: list[int] = []
+        errors: list[str] = []
+
+        def delivered(error: object, message: object) -> None:
+            if error is not None:
+                errors.append(str(error))
+            else:
+                offsets.append(message.offset())  # type: ignore[attr-defined]
+
+        self._producer.produce(SCANS, record.encode(), partition=0, on_delivery=delivered)
+        deadline = time.monotonic() + 3 * REQUEST_TIMEOUT_S
+        while not offsets and not errors and time.monotonic() < deadline:
+            self._producer.poll(0.1)
+        if not offsets:
+            raise FaultError(f"the scan log did not take '{record.kind}': {errors[0] if errors else 'no answer'}")
+        return offsets[0]
+
+    def poll(self, timeout_s: float = 0.0) -> bool:
+        """Take in what is new; whether there was anything."""
+        messages = self._consumer.consume(500, timeout_s)
+        for message in messages:
+            if not raise_for(message):
+                continue
+            offset = int(message.offset())  # type: ignore[arg-type]  # a message without error has one
+            self.next_offset = offset + 1
+            try:
+                record = decode(message.value())
+            except DecodeError as error:
+                get_logger().error("scan log record left out", offset=offset, reason=str(error))
+                continue
+            self.catalogue.apply(offset, message.timestamp()[1], record)
+        return bool(messages)
+
+    def catch_up(self) -> Catalogue:
+        """Read up to the present end of the log and return the catalogue.
+
+        Raises
+        ------
+        FaultError
+            The broker does not answer.
+        """
+        low, end = partition_bounds(self._consumer, SCANS, 0)
+        self.next_offset = max(self.next_offset, low)
+        deadline = time.monotonic() + 3 * REQUEST_TIMEOUT_S
+        while self.next_offset < end:
+            if self.poll(0.1):
+                deadline = time.monotonic() + 3 * REQUEST_TIMEOUT_S
+            elif time.monotonic() > deadline:
+                raise FaultError(f"the scan log cannot be read beyond offset {self.next_offset} of {end}")
+        return self.catalogue
