@@ -1,6 +1,6 @@
 """The raw chunk message: consecutive sector frames of one sector, compressed (topics ``raw.sector.0`` … ``3``).
 
-Layout, little endian: a fixed header of 112 bytes, the frame mask, then the payload::
+Layout, little endian: a fixed header of 120 bytes, the frame mask, then the payload::
 
     bytes  field
      0- 3  id "chk1": kind of message and version of this layout
@@ -18,9 +18,10 @@ Layout, little endian: a fixed header of 112 bytes, the frame mask, then the pay
     72-79  u64 chunks published so far: this sector, scan and partition, this one included
     80-87  u64 sector frames published so far, likewise
     88-95  u64 payload bytes published so far, likewise
-    96-103 i64 time of the first frame of the chunk at the receiver, Unix ns
-   104-111 u64 XXH3-64 of header and payload, this field left out
-   112-    frame mask: bit i of byte i // 8 (least significant first) is set when frame
+    96-103 i64 offset of the scan's start marker in this partition
+   104-111 i64 time of the first frame of the chunk at the receiver, Unix ns
+   112-119 u64 XXH3-64 of header and payload, this field left out
+   120-    frame mask: bit i of byte i // 8 (least significant first) is set when frame
            chunk index · frames per chunk + i is present; the payload holds those frames in this order
 
 The running totals let a restarted receiver rebuild its ledger from the last message of each partition.
@@ -36,7 +37,7 @@ import xxhash
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from topics.codec import Codec, compress, decompress
+from topics.codec import Codec, decompress
 from topics.errors import DecodeError
 from topics.geometry import SECTOR_FRAME_BYTES, SECTORS, ScanGeometry
 from topics.marker import PartitionPublished
@@ -44,9 +45,9 @@ from topics.marker import PartitionPublished
 CHUNK_ID = b"chk1"
 NO_FLOOR = -1.0
 
-_FIXED = struct.Struct("<4sIBBHqqIIIIIIIdQQQQqQ")
+_FIXED = struct.Struct("<4sIBBHqqIIIIIIIdQQQQqqQ")
 _HASH_AT = _FIXED.size - 8
-assert _FIXED.size == 112
+assert _FIXED.size == 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,6 @@ class Chunk:
         return decompress(self.payload, self.header.sector_frames, out)
 
 
-def compress_chunk(sector_frames: NDArray[np.uint16]) -> bytes:
-    """Payload of a chunk; :func:`encode` puts the header before it. (n, 144, 576) uint16."""
-    return compress(sector_frames)
-
-
 def encode(header: ChunkHeader, payload: bytes) -> bytes:
     """Bytes of the message."""
     mask = np.packbits(header.present, bitorder="little").tobytes()
@@ -114,6 +110,7 @@ def encode(header: ChunkHeader, payload: bytes) -> bytes:
         header.published.chunks,
         header.published.sector_frames,
         header.published.payload_bytes,
+        header.published.start_offset,
         header.first_frame_ns,
         0,
     )[:_HASH_AT]
@@ -133,7 +130,8 @@ def decode(message: bytes) -> Chunk:
         raise DecodeError(f"no chunk message: {len(message)} bytes that start with {bytes(message[:4])!r}")
     (
         _, header_size, codec, sector, _, ordinal, epoch, width, height, per_position, per_chunk, partitions,
-        chunk_index, present_count, floor, payload_size, chunks, sector_frames, payload_bytes, first_ns, digest,
+        chunk_index, present_count, floor, payload_size, chunks, sector_frames, payload_bytes,
+        start_offset, first_ns, digest,
     ) = _FIXED.unpack_from(message)  # fmt: skip
     view = memoryview(message)
     mask, payload = view[_FIXED.size : header_size], view[header_size:]
@@ -163,7 +161,11 @@ def decode(message: bytes) -> Chunk:
         chunk_index=chunk_index,
         present=_unpack_mask(mask, geometry, chunk_index, present_count),
         published=PartitionPublished(
-            chunks=chunks, sector_frames=sector_frames, payload_bytes=payload_bytes, last_chunk=chunk_index
+            chunks=chunks,
+            sector_frames=sector_frames,
+            payload_bytes=payload_bytes,
+            last_chunk=chunk_index,
+            start_offset=start_offset,
         ),
         first_frame_ns=first_ns,
         codec=Codec(codec),

@@ -46,12 +46,16 @@ class Ledger(JsonMessage):
 
 
 class PartitionPublished(JsonMessage):
-    """What this sector has published of the scan in this partition before the marker."""
+    """What this sector has published of the scan in this partition: before a marker, or up to and with a chunk.
+
+    ``start_offset`` is where the scan starts here: the offset of its first marker (-1 in that marker itself).
+    """
 
     chunks: Count = 0
     sector_frames: Count = 0
     payload_bytes: Count = 0
     last_chunk: int = -1
+    start_offset: int = -1
 
 
 class _Marker(JsonMessage):

@@ -1,0 +1,196 @@
+"""Publish one sector of a scan: markers and chunks, in order, with the ledger of what was published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from producers.chunker import FilledChunk
+from producers.tail import PartitionTail
+from service.errors import FaultError
+from service.kafka import KafkaError, Message, Producer
+from service.metrics import Metrics
+from service.process import StopFlag
+from topics import chunk
+from topics.chunk import ChunkHeader
+from topics.codec import compress
+from topics.geometry import SECTOR_FRAME_BYTES, ScanGeometry
+from topics.keys import chunk_key, marker_key
+from topics.marker import EndMarker, EndReason, Ledger, Marker, PartitionPublished, ResumeMarker, StartMarker
+from topics.registry import raw_topic
+
+FLUSH_TIMEOUT_S = 8.0
+
+
+class Interrupted(Exception):  # noqa: N818  # no error: the process was asked to stop
+    """The process was asked to stop while it waited for the broker."""
+
+
+class SectorPublisher:
+    """One sector of one scan on its way to Kafka. The only writer of its topic."""
+
+    def __init__(
+        self,
+        producer: Producer,
+        metrics: Metrics,
+        stop: StopFlag,
+        *,
+        sector: int,
+        ordinal: int,
+        epoch: int,
+        geometry: ScanGeometry,
+    ) -> None:
+        self.sector, self.ordinal, self.epoch, self.geometry = sector, ordinal, epoch, geometry
+        self.first_offsets = [-1] * geometry.partitions
+        self.last_offsets = [-1] * geometry.partitions
+        self.last_published_ns = 0
+        self.first_frame_ns = 0
+        self._published = [PartitionPublished() for _ in range(geometry.partitions)]
+        self._producer, self._metrics, self._stop = producer, metrics, stop
+        self._topic = raw_topic(sector)
+        self._unacknowledged = 0
+        self._failure: KafkaError | None = None
+
+    def start(self) -> None:
+        """Write the start marker to every partition and wait until all are acknowledged."""
+        self._mark_all(lambda fields: StartMarker(**fields))
+        self._set_starts()
+
+    def resume(self, tails: list[PartitionTail], started_ns: int) -> None:
+        """Go on where an earlier receiver of this sector stopped: take over its totals and mark the place.
+
+        ``started_ns`` is when the scan began: its first frame came to the earlier receiver.
+        """
+        self.first_frame_ns = started_ns
+        for partition, tail in enumerate(tails):
+            if tail.ordinal == self.ordinal:
+                self._published[partition] = tail.published
+                self.first_offsets[partition] = tail.published.start_offset
+        self._mark_all(lambda fields: ResumeMarker(**fields))
+        self._set_starts()
+
+    def publish(self, filled: FilledChunk) -> None:
+        """Compress a chunk and hand it to the client; one that is in the topic already is passed over.
+
+        Raises
+        ------
+        Interrupted
+            The process was asked to stop while the broker took nothing.
+        FaultError
+            The broker refuses for good.
+        """
+        partition = self.geometry.partition_of(filled.index)
+        before = self._published[partition]
+        self.first_frame_ns = self.first_frame_ns or filled.first_frame_ns
+        if filled.index <= before.last_chunk:
+            return
+        sector_frames = filled.sector_frames
+        payload = compress(sector_frames)
+        after = PartitionPublished(
+            chunks=before.chunks + 1,
+            sector_frames=before.sector_frames + len(sector_frames),
+            payload_bytes=before.payload_bytes + len(payload),
+            last_chunk=filled.index,
+            start_offset=before.start_offset,
+        )
+        header = ChunkHeader(
+            sector=self.sector,
+            ordinal=self.ordinal,
+            epoch=self.epoch,
+            geometry=self.geometry,
+            chunk_index=filled.index,
+            present=filled.present,
+            published=after,
+            first_frame_ns=filled.first_frame_ns,
+        )
+        key = chunk_key(self.ordinal, self.geometry, filled.index)
+        self._produce(partition, key, chunk.encode(header, payload), is_chunk=True)
+        self._published[partition] = after
+
+    def end(self, reason: EndReason, counted: Ledger) -> Ledger:
+        """Write the end marker to every partition; returns the ledger once all are acknowledged.
+
+        ``counted`` has what the receiver counted besides: received, repeated, late, refused, lost.
+        """
+        self.wait_until_acknowledged()
+        ledger = self.ledger(counted)
+        self._mark_all(lambda fields: EndMarker(**fields, reason=reason, ledger=ledger))
+        return ledger
+
+    def ledger(self, counted: Ledger) -> Ledger:
+        """Totals over the partitions, with what the receiver counted besides."""
+        published = sum(p.sector_frames for p in self._published)
+        return counted.model_copy(
+            update={
+                "published": published,
+                "received": max(counted.received, published),
+                "chunks": sum(p.chunks for p in self._published),
+                "raw_bytes": published * SECTOR_FRAME_BYTES,
+                "payload_bytes": sum(p.payload_bytes for p in self._published),
+                "first_frame_ns": self.first_frame_ns,
+                "last_published_ns": self.last_published_ns,
+            }
+        )
+
+    def wait_until_acknowledged(self) -> None:
+        """Wait until the broker has all that was handed to the client; :class:`Interrupted` if asked to stop."""
+        asked_at = 0.0
+        while self._unacknowledged:
+            self._poll(0.05)
+            if self._stop:
+                asked_at = asked_at or time.monotonic()
+                if time.monotonic() - asked_at > FLUSH_TIMEOUT_S:
+                    raise Interrupted
+
+    def _mark_all(self, make: Callable[[dict[str, object]], Marker]) -> None:
+        for partition in range(self.geometry.partitions):
+            marker = make(
+                {
+                    "sector": self.sector,
+                    "ordinal": self.ordinal,
+                    "epoch": self.epoch,
+                    "partition": partition,
+                    "geometry": self.geometry,
+                    "published": self._published[partition],
+                }
+            )
+            self._produce(partition, marker_key(self.ordinal, marker.kind), marker.encode(), is_chunk=False)
+        self.wait_until_acknowledged()
+
+    def _set_starts(self) -> None:
+        self._published = [
+            p.model_copy(update={"start_offset": offset})
+            for p, offset in zip(self._published, self.first_offsets, strict=True)
+        ]
+
+    def _produce(self, partition: int, key: bytes, value: bytes, *, is_chunk: bool) -> None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            self._unacknowledged -= 1
+            if error is not None:
+                self._failure = error
+                return
+            offset = int(message.offset())  # type: ignore[arg-type]  # an acknowledged message has one
+            if self.first_offsets[partition] < 0:
+                self.first_offsets[partition] = offset
+            self.last_offsets[partition] = offset
+            if is_chunk:
+                self.last_published_ns = time.time_ns()
+            self._metrics.sent.labels(self._topic).inc()
+            self._metrics.sent_bytes.labels(self._topic).inc(len(value))
+
+        while True:
+            try:
+                self._producer.produce(self._topic, value, key, partition, on_delivery=delivered)
+                break
+            except BufferError:
+                if self._stop:
+                    raise Interrupted from None
+                self._poll(0.05)
+        self._unacknowledged += 1
+        self._poll(0.0)
+
+    def _poll(self, timeout_s: float) -> None:
+        self._producer.poll(timeout_s)
+        self._metrics.health.beat()
+        if self._failure is not None:
+            raise FaultError(f"the broker refused a message of {self._topic}: {self._failure.str()}")
