@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from service.errors import StemstreamError
+from service.kafka import KafkaException
 from service.logs import configure_logs, get_logger
 from service.metrics import Metrics, serve_metrics
 
@@ -56,6 +57,11 @@ def run_service(name: str, common: CommonSettings, body: Callable[[Metrics, Stop
         log.error(str(error), exit_code=error.exit_code)
         print_error(str(error))
         return error.exit_code
+    except KafkaException as error:
+        text = f"Kafka at {common.bootstrap}: {error.args[0].str()}"
+        log.error(text, exit_code=1)
+        print_error(text)
+        return 1
     log.info("stopped", exit_code=code)
     return code
 

@@ -38,6 +38,10 @@ class ScanLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the broker."""
         self._consumer.close()
 
     def append(self, record: LogRecord) -> int:

@@ -1,0 +1,1 @@
+"""Rejoin the sectors, count the electrons, write the file."""

@@ -1,0 +1,290 @@
+"""The counter: raw chunks in, events out, exactly once.
+
+One transaction carries events, end markers and the consumed offsets with the merge's position; that position is the
+counter's only state. When its partitions are taken away it aborts, and whoever gets them starts at the offsets.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+
+from consumers.counting_step import CountingStep
+from consumers.counts import Counts
+from consumers.rejoin import Joined, JoinedChunk, JoinedEnd, PartitionMerge
+from service.errors import FaultError
+from service.kafka import (
+    REQUEST_TIMEOUT_S,
+    Consumer,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+    consumer,
+    partition_bounds,
+    raise_for,
+    transactional_producer,
+)
+from service.logs import get_logger
+from service.metrics import Metrics
+from service.process import CommonSettings, StopFlag, run_service
+from service.scan_log import ScanLog
+from service.topic_admin import deployment_partitions
+from topics import dead_letter, event, raw
+from topics.errors import DecodeError
+from topics.event import CountEnd
+from topics.geometry import SECTOR_FRAME_BYTES
+from topics.keys import chunk_key, marker_key
+from topics.registry import DEAD_LETTERS, EVENTS, MIB, RAW_TOPICS
+from topics.scan_log import CountSettings
+
+GROUP = "counters"
+# A transaction is committed this long after its first message, and at once after the end of a scan.
+COMMIT_INTERVAL_S = 0.05
+IDLE_COMMIT_INTERVAL_S = 1.0  # for offsets that moved without events
+POLL_TIMEOUT_S = 0.05
+MESSAGES_A_POLL = 32
+# What of one sector's partition may wait for the other sectors; more, and that partition is paused.
+WAITING_BYTES_LIMIT = 8 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class CounterSettings:
+    """What a counter is told. ``slot`` names its transactions: no two counters at a time may share one."""
+
+    common: CommonSettings
+    count: CountSettings
+    slot: str = ""
+
+
+def run_counter(settings: CounterSettings) -> int:
+    """Run the process; returns its exit code."""
+    return run_service("counter", settings.common, lambda metrics, stop: _Counter(settings, metrics).run(stop))
+
+
+class _Counter:
+    def __init__(self, settings: CounterSettings, metrics: Metrics) -> None:
+        self._metrics = metrics
+        bootstrap = settings.common.bootstrap
+        deployment_partitions(bootstrap)  # refuses topics that cannot be rejoined
+        self._step = CountingStep()
+        self._counts = Counts(ScanLog(bootstrap), settings.count)
+        slot = settings.slot or f"{platform.node()}-{os.getpid()}"
+        self._producer: Producer = transactional_producer(bootstrap, f"counter-{slot}")
+        self._consumer: Consumer = consumer(bootstrap, GROUP, **{"isolation.level": "read_uncommitted"})
+        self._merges: dict[int, PartitionMerge] = {}
+        self._paused: set[tuple[str, int]] = set()
+        self._changed: set[int] = set()  # partitions whose offsets go with the next commit
+        self._transaction_since: float | None = None
+        self._committed_at = time.monotonic()
+        self._frames = metrics.counter("counted_frames", "Frames counted or found incomplete", "state")
+        self._electrons = metrics.counter("electrons", "Electrons counted")
+        self._raw_bytes = metrics.counter("counted_raw_bytes", "Pixel bytes of the chunks that were counted")
+
+    def run(self, stop: StopFlag) -> int:
+        """Count until asked to stop."""
+        self._consumer.subscribe(list(RAW_TOPICS), on_assign=self._on_assign, on_revoke=self._on_revoke)
+        try:
+            while not stop:
+                self._metrics.health.beat()
+                for message in self._poll():
+                    self._take_in(message)
+                for partition, merge in list(self._merges.items()):
+                    for joined in merge.pop():
+                        self._emit(partition, joined)
+                        self._commit_if_due()
+                self._pause_or_resume()
+                self._commit_if_due()
+            self._commit()
+        finally:
+            self._consumer.close()
+        return 0
+
+    def _poll(self) -> list[Message]:
+        """Wait for a message, then take what else has come; consume() alone would wait for a full batch."""
+        first = self._consumer.poll(POLL_TIMEOUT_S)
+        return [] if first is None else [first, *self._consumer.consume(MESSAGES_A_POLL - 1, 0)]
+
+    # Partitions come and go.
+
+    def _on_assign(self, client: Consumer, assigned: list[TopicPartition]) -> None:
+        """Start each partition at its committed offset, or at the oldest message of a group that has none."""
+        committed = client.committed(assigned, timeout=REQUEST_TIMEOUT_S) if assigned else []
+        for partition in {place.partition for place in committed}:
+            states = [place.metadata for place in committed if place.partition == partition]
+            self._merges[partition] = PartitionMerge.restored(states)
+        for place in committed:
+            low, high = partition_bounds(client, place.topic, place.partition)
+            if place.offset < 0:
+                place.offset = low
+            elif not low <= place.offset <= high:
+                raise FaultError(
+                    f"{place.topic}[{place.partition}]: uncounted messages from offset {place.offset} are gone, the "
+                    f"topic has {low} to {high}; to go on with those, delete the offsets of the group {GROUP}"
+                )
+        client.assign(committed)
+        self._metrics.health.set_ready(True)
+        get_logger().info("partitions assigned", partitions=sorted(self._merges))
+
+    def _on_revoke(self, client: Consumer, revoked: list[TopicPartition]) -> None:
+        self._abort()
+        self._merges.clear()
+        self._paused.clear()
+        self._changed.clear()
+        self._metrics.health.set_ready(False, "no partitions assigned")
+
+    # Messages come in.
+
+    def _take_in(self, message: Message) -> None:
+        if not raise_for(message):
+            return
+        topic, partition, offset, value = message.topic(), message.partition(), message.offset(), message.value()
+        assert topic is not None
+        assert partition is not None
+        assert offset is not None
+        merge = self._merges.get(partition)
+        if merge is None:  # revoked since it was fetched
+            return
+        size = len(value or b"")
+        self._metrics.received.labels(topic).inc()
+        self._metrics.received_bytes.labels(topic).inc(size)
+        sector = RAW_TOPICS.index(topic)
+        self._changed.add(partition)
+        try:
+            decoded = raw.decode(value)
+            self._counts.check_place(decoded, sector, partition)
+        except DecodeError as error:
+            merge.skip(sector, offset)
+            self._refuse(topic, partition, offset, value or b"", str(error))
+            return
+        refusal = merge.push(sector, offset, decoded, size)
+        if refusal is not None:
+            self._metrics.discarded.labels(refusal.value).inc()
+            get_logger().warning("message discarded", topic=topic, partition=partition, offset=offset, reason=refusal)
+
+    def _refuse(self, topic: str, partition: int, offset: int, value: bytes, reason: str) -> None:
+        """Set a message aside that cannot be used, with why and where it lay."""
+        get_logger().error("message set aside", topic=topic, partition=partition, offset=offset, reason=reason)
+        self._metrics.discarded.labels("dead letter").inc()
+        origin = dead_letter.Origin(
+            topic=topic, partition=partition, offset=offset, service="counter", reason=reason[:2000], size=len(value)
+        )
+        key = f"{topic}/{partition}/{offset}".encode()
+        self._produce(DEAD_LETTERS, 0, key, dead_letter.encode(origin, value))
+
+    def _pause_or_resume(self) -> None:
+        """Hold back sectors that are ahead, so that waiting chunks do not fill the memory."""
+        for partition, merge in self._merges.items():
+            for sector, topic in enumerate(RAW_TOPICS):
+                waiting, place = merge.waiting_bytes(sector), (topic, partition)
+                if waiting > WAITING_BYTES_LIMIT and place not in self._paused:
+                    self._consumer.pause([TopicPartition(*place)])
+                    self._paused.add(place)
+                elif waiting < WAITING_BYTES_LIMIT // 2 and place in self._paused:
+                    self._consumer.resume([TopicPartition(*place)])
+                    self._paused.discard(place)
+
+    # Events go out.
+
+    def _emit(self, partition: int, joined: Joined) -> None:
+        self._changed.add(partition)
+        count = self._counts.of_scan(joined.ordinal)
+        if count is None:  # finished or abandoned
+            self._metrics.discarded.labels("count not running").inc()
+            return
+        match joined:
+            case JoinedChunk():
+                events, damaged = self._step.count(joined, count.offset, count.name, count.settings)
+                for text in damaged:
+                    self._metrics.errors.labels("decompression").inc()
+                    get_logger().error("sector counts as missing", ordinal=joined.ordinal, reason=text)
+                key = chunk_key(joined.ordinal, joined.geometry, joined.index)
+                self._produce(EVENTS, partition, key, event.encode(events))
+                self._observe(events, joined)
+            case JoinedEnd():
+                end = CountEnd(
+                    ordinal=joined.ordinal,
+                    count=count.offset,
+                    count_name=count.name,
+                    geometry=joined.geometry,
+                    partition=partition,
+                    ends=list(joined.ends),
+                )
+                self._produce(EVENTS, partition, marker_key(joined.ordinal, "end"), end.encode())
+                self._commit()
+
+    def _observe(self, events: event.Events, joined: JoinedChunk) -> None:
+        incomplete = int((events.missing_sectors != 0).sum())
+        self._frames.labels("complete").inc(len(events.missing_sectors) - incomplete)
+        self._frames.labels("incomplete").inc(incomplete)
+        self._electrons.inc(len(events.indices))
+        sector_frames = sum(c.header.sector_frames for c in joined.sectors if c is not None)
+        self._raw_bytes.inc(sector_frames * SECTOR_FRAME_BYTES)
+
+    def _produce(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
+        self._begin_if_needed()
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition)
+                break
+            except BufferError:
+                self._producer.poll(0.05)
+        self._producer.poll(0)
+        self._metrics.sent.labels(topic).inc()
+        self._metrics.sent_bytes.labels(topic).inc(len(value))
+
+    # Transactions.
+
+    def _begin_if_needed(self) -> None:
+        if self._transaction_since is None:
+            self._producer.begin_transaction()
+            self._transaction_since = time.monotonic()
+
+    def _commit_if_due(self) -> None:
+        now = time.monotonic()
+        if self._transaction_since is not None:
+            due = now - self._transaction_since > COMMIT_INTERVAL_S
+        else:
+            due = bool(self._changed) and now - self._committed_at > IDLE_COMMIT_INTERVAL_S
+        if due:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Commit what was produced, with the offsets and the merge's position of the partitions that moved."""
+        offsets = [
+            TopicPartition(topic, partition, offset, metadata=merge.state())
+            for partition in sorted(self._changed)
+            if (merge := self._merges.get(partition)) is not None
+            for sector, topic in enumerate(RAW_TOPICS)
+            if (offset := merge.committable(sector)) is not None
+        ]
+        if self._transaction_since is None and not offsets:
+            return
+        try:
+            self._begin_if_needed()
+            self._producer.send_offsets_to_transaction(
+                offsets, self._consumer.consumer_group_metadata(), REQUEST_TIMEOUT_S
+            )
+            self._producer.commit_transaction(REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            # Whatever went wrong, what was counted since the last commit is counted again by whoever starts there.
+            raise FaultError(f"the transaction failed: {error.args[0].str()}") from error
+        self._transaction_since = None
+        self._committed_at = time.monotonic()
+        self._changed.clear()
+        self._observe_lag(offsets)
+
+    def _observe_lag(self, offsets: list[TopicPartition]) -> None:
+        for place in offsets:
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), cached=True)
+            self._metrics.lag.labels(place.topic, place.partition).set(max(0, high - place.offset))
+
+    def _abort(self) -> None:
+        if self._transaction_since is not None:
+            try:
+                self._producer.abort_transaction(REQUEST_TIMEOUT_S)
+            except KafkaException as error:
+                raise FaultError(f"the transaction could not be aborted: {error.args[0].str()}") from error
+            self._transaction_since = None

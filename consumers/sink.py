@@ -1,0 +1,271 @@
+"""The sink: events in, one HDF5 file a count out.
+
+One sink of the group is active, the one that owns the only partition of ``scans``; it reads all partitions of
+``events``. Its committed offsets are the first ones of the oldest unfinished count: killed half-way, the next sink
+starts that file again from the topic.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from consumers.scan_file import ScanFile
+from service.errors import FaultError, InputError
+from service.kafka import (
+    REQUEST_TIMEOUT_S,
+    Consumer,
+    Message,
+    TopicPartition,
+    consumer,
+    partition_bounds,
+    producer,
+    raise_for,
+)
+from service.logs import get_logger
+from service.metrics import Metrics
+from service.process import CommonSettings, StopFlag, run_service
+from service.scan_log import ScanLog
+from service.topic_admin import cluster_id, deployment_partitions
+from topics import dead_letter, event
+from topics.errors import DecodeError
+from topics.event import CountEnd, EventMessage, Events
+from topics.registry import DEAD_LETTERS, EVENTS, SCANS
+
+GROUP = "sink"
+POLL_TIMEOUT_S = 0.05
+MESSAGES_A_POLL = 256
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """What a sink is told. ``slot`` names its partial files."""
+
+    common: CommonSettings
+    output: Path
+    slot: str = "sink-0"
+
+
+def run_sink(settings: SinkSettings) -> int:
+    """Run the process; returns its exit code."""
+    return run_service("sink", settings.common, lambda metrics, stop: _Sink(settings, metrics).run(stop))
+
+
+def check_output(output: Path) -> None:
+    """Make the output folder and try to write there.
+
+    Raises
+    ------
+    InputError
+        It cannot be made or written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror}") from error
+
+
+class _Sink:
+    def __init__(self, settings: SinkSettings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        bootstrap = settings.common.bootstrap
+        check_output(settings.output)
+        self._partitions = deployment_partitions(bootstrap)
+        self._cluster_id = cluster_id(bootstrap)
+        self._log = ScanLog(bootstrap)
+        self._producer = producer(bootstrap)
+        self._consumer = consumer(bootstrap, GROUP)
+        self._files: dict[int, ScanFile] = {}
+        self._done: set[int] = set()  # counts that need no (further) file
+        self._next_offsets: dict[int, int] = {}
+        self._frames = metrics.counter("written_frames", "Complete frames written into files")
+        self._electrons = metrics.counter("written_electrons", "Electrons written into files")
+        self._finished = metrics.counter("finished_files", "Files under their final name", "verdict")
+
+    def run(self, stop: StopFlag) -> int:
+        """Write files until asked to stop."""
+        self._consumer.subscribe([SCANS], on_assign=self._on_assign, on_revoke=self._on_revoke)
+        try:
+            while not stop:
+                self._metrics.health.beat()
+                for message in self._poll():
+                    self._take_in(message)
+                self._drop_abandoned()
+        except OSError as error:
+            raise FaultError(
+                f"{error.filename or self._settings.output}: writing failed: {error.strerror or error}; "
+                "nothing is lost, the file is started again from the topic"
+            ) from error
+        finally:
+            self._drop_files()
+            self._consumer.close()
+            self._log.close()
+        return 0
+
+    def _poll(self) -> list[Message]:
+        first = self._consumer.poll(POLL_TIMEOUT_S)
+        return [] if first is None else [first, *self._consumer.consume(MESSAGES_A_POLL - 1, 0)]
+
+    # Active or standing by.
+
+    def _on_assign(self, client: Consumer, assigned: list[TopicPartition]) -> None:
+        if not assigned:
+            client.assign([])
+            self._metrics.health.set_ready(True)
+            get_logger().info("standing by: another sink is active")
+            return
+        self._log.catch_up()
+        self._remove_old_partials()
+        client.assign([self._start_of(place) for place in self._committed(client)])
+        self._metrics.health.set_ready(True)
+        get_logger().info("active", offsets=self._next_offsets)
+
+    def _on_revoke(self, client: Consumer, revoked: list[TopicPartition]) -> None:
+        self._drop_files()
+        self._next_offsets.clear()
+        self._done.clear()
+        self._metrics.health.set_ready(False, "standing by, not yet assigned")
+
+    def _committed(self, client: Consumer) -> Iterable[TopicPartition]:
+        places = [TopicPartition(EVENTS, partition) for partition in range(self._partitions)]
+        return client.committed(places, timeout=REQUEST_TIMEOUT_S)
+
+    def _start_of(self, place: TopicPartition) -> TopicPartition:
+        low, high = partition_bounds(self._consumer, EVENTS, place.partition)
+        if place.offset < 0:
+            place.offset = low
+        elif not low <= place.offset <= high:
+            raise FaultError(
+                f"{EVENTS}[{place.partition}]: events from offset {place.offset} that are in no file yet are gone, the "
+                f"topic has {low} to {high}; to go on with what is there, delete the offsets of the group {GROUP}"
+            )
+        self._next_offsets[place.partition] = place.offset
+        return TopicPartition(EVENTS, place.partition, place.offset)
+
+    def _remove_old_partials(self) -> None:
+        for partial in self._settings.output.glob(f"*/.scan_*.{self._settings.slot}.partial"):
+            get_logger().info("removing the partial file of an earlier run", path=str(partial))
+            partial.unlink()
+
+    def _drop_files(self) -> None:
+        for scan_file in self._files.values():
+            scan_file.discard()
+        self._files.clear()
+
+    def _drop_abandoned(self) -> None:
+        if self._log.poll():
+            for count in [count for count, scan_file in self._files.items() if not scan_file.count_running]:
+                get_logger().warning("count abandoned, its partial file is dropped", count=count)
+                self._files.pop(count).discard()
+                self._done.add(count)
+
+    # Messages come in.
+
+    def _take_in(self, message: Message) -> None:
+        if not raise_for(message):
+            return
+        partition, offset, value = message.partition(), message.offset(), message.value()
+        assert partition is not None
+        assert offset is not None
+        if partition not in self._next_offsets:  # revoked since it was fetched
+            return
+        self._next_offsets[partition] = offset + 1
+        self._metrics.received.labels(EVENTS).inc()
+        self._metrics.received_bytes.labels(EVENTS).inc(len(value or b""))
+        try:
+            decoded = event.decode(value)
+            scan_file = self._file_of(decoded, partition, offset)
+        except DecodeError as error:
+            self._set_aside(partition, offset, value or b"", str(error))
+            return
+        if scan_file is None:
+            self._metrics.discarded.labels("count not running").inc()
+        elif isinstance(decoded, Events):
+            self._write(scan_file, decoded)
+        elif scan_file.end(decoded):
+            self._finish(decoded, scan_file)
+
+    def _write(self, scan_file: ScanFile, events: Events) -> None:
+        frames, electrons = scan_file.frames_written, scan_file.electrons
+        if not scan_file.add(events):
+            self._metrics.discarded.labels("repeated").inc()
+            get_logger().warning(
+                "repeated events discarded", ordinal=events.header.ordinal, chunk=events.header.chunk_index
+            )
+        self._frames.inc(scan_file.frames_written - frames)
+        self._electrons.inc(scan_file.electrons - electrons)
+
+    def _file_of(self, message: EventMessage, partition: int, offset: int) -> ScanFile | None:
+        """The file that a message belongs to, begun if need be; None if its count needs none (any more).
+
+        Raises
+        ------
+        DecodeError
+            The scan log knows no such count, or the message contradicts it.
+        """
+        fields = message if isinstance(message, CountEnd) else message.header
+        if fields.count in self._done:
+            return None
+        scan_file = self._files.get(fields.count)
+        if scan_file is None:
+            scan_file = self._begin(fields.ordinal, fields.count, fields.count_name)
+            if scan_file is None:
+                self._done.add(fields.count)
+                return None
+            self._files[fields.count] = scan_file
+        scan_file.check(message, partition)
+        scan_file.first_offsets.setdefault(partition, offset)
+        return scan_file
+
+    def _begin(self, ordinal: int, count_offset: int, name: str) -> ScanFile | None:
+        self._log.poll()
+        if ordinal not in self._log.catalogue.scans:
+            self._log.catch_up()
+        scan = self._log.catalogue.scans.get(ordinal)
+        count = scan.counts.get(name) if scan else None
+        if scan is None or count is None or count.offset != count_offset:
+            self._log.catch_up()
+            count = scan.counts.get(name) if scan else None
+        if scan is None or count is None or count.offset != count_offset:
+            raise DecodeError(f"the scan log has no count {count_offset} named {name} of scan {ordinal}")
+        if not count.running:
+            return None
+        get_logger().info("file begun", ordinal=ordinal, count=count_offset)
+        return ScanFile(scan, count, self._settings.output, self._settings.slot)
+
+    def _set_aside(self, partition: int, offset: int, value: bytes, reason: str) -> None:
+        get_logger().error("message set aside", topic=EVENTS, partition=partition, offset=offset, reason=reason)
+        self._metrics.discarded.labels("dead letter").inc()
+        origin = dead_letter.Origin(
+            topic=EVENTS, partition=partition, offset=offset, service="sink", reason=reason[:2000], size=len(value)
+        )
+        self._producer.produce(
+            DEAD_LETTERS, dead_letter.encode(origin, value), f"{EVENTS}/{partition}/{offset}".encode(), 0
+        )
+        self._producer.flush(REQUEST_TIMEOUT_S)
+
+    # Files are finished.
+
+    def _finish(self, end: CountEnd, scan_file: ScanFile) -> None:
+        """Complete the file, say so in the log, then let go of its events: in this order."""
+        del self._files[end.count]
+        self._done.add(end.count)
+        finished = scan_file.finish(self._cluster_id)
+        self._log.append(finished)
+        self._commit()
+        self._finished.labels(finished.account.verdict).inc()
+        get_logger().info(
+            "file finished", ordinal=end.ordinal, output=finished.output, verdict=finished.account.verdict
+        )
+
+    def _commit(self) -> None:
+        """Commit, per partition, the first offset of the oldest unfinished count."""
+        offsets = []
+        for partition, next_offset in self._next_offsets.items():
+            open_counts = [f.first_offsets[partition] for f in self._files.values() if partition in f.first_offsets]
+            offsets.append(TopicPartition(EVENTS, partition, min(open_counts, default=next_offset)))
+        self._consumer.commit(offsets=offsets, asynchronous=False)

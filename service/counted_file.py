@@ -1,0 +1,170 @@
+"""The counted file: one HDF5 file a count, in stempy's format version 3 with our account beside the events.
+
+What stempy reads: root attribute ``version``, ``electron_events/frames`` (variable-length uint32, a row a frame) and
+``electron_events/scan_positions``. Ours: ``electron_events/missing_sectors`` and the group ``metadata/stemstream``.
+The fields are described in docs/file-format.md. The door to h5py.
+
+References
+----------
+OpenChemistry/stempy python/stempy/io/sparse_array.py, ``from_hdf5`` and ``write_to_hdf5`` (stempy 3.6.0). The scan's
+Nx, Ny are width and height, the frame's are its first and second axis: stempy turns only the scan's round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import FaultError
+from topics.event import ALL_SECTORS
+from topics.geometry import FRAME_HEIGHT, FRAME_WIDTH, ScanGeometry
+
+FORMAT_VERSION = 3  # stempy's
+Value = str | int | float | bool
+Fields = Mapping[str, "Value | Fields"]
+
+
+class CountedFileWriter:
+    """A file that grows while its scan runs. :meth:`close` completes it under the partial file's name."""
+
+    def __init__(self, path: Path, geometry: ScanGeometry) -> None:
+        """Create the file; OSError if it cannot be."""
+        self.path = path
+        self._geometry = geometry
+        self.missing_sectors = np.full(geometry.frames, ALL_SECTORS, np.uint8)
+        self._file = h5py.File(path, "w")
+        self._file.attrs["version"] = FORMAT_VERSION
+        group = self._file.create_group("electron_events")
+        self._frames = group.create_dataset("frames", (geometry.frames,), h5py.vlen_dtype(np.uint32))
+        self._frames.attrs["Nx"], self._frames.attrs["Ny"] = FRAME_HEIGHT, FRAME_WIDTH
+        positions = group.create_dataset(
+            "scan_positions", data=np.arange(geometry.width * geometry.height, dtype=np.uint32)
+        )
+        positions.attrs["Nx"], positions.attrs["Ny"] = geometry.width, geometry.height
+
+    def write(
+        self,
+        first_frame: int,
+        indices: NDArray[np.uint32],
+        offsets: NDArray[np.int64],
+        missing_sectors: NDArray[np.uint8],
+    ) -> None:
+        """Write the rows of consecutive frames (CSR, see :class:`topics.event.Events`); OSError if it fails."""
+        rows = np.empty(len(missing_sectors), object)
+        for row, (start, stop) in enumerate(itertools.pairwise(offsets)):
+            rows[row] = indices[start:stop]
+        self._frames[first_frame : first_frame + len(rows)] = rows
+        self.missing_sectors[first_frame : first_frame + len(rows)] = missing_sectors
+
+    def close(self, metadata: Fields) -> None:
+        """Write masks and metadata, and bring the file to the disk; OSError if it fails."""
+        dataset = self._file["electron_events"].create_dataset("missing_sectors", data=self.missing_sectors)
+        dataset.attrs["meaning"] = "bit m is set where sector m of the frame was missing; such a frame has no electrons"
+        _write_fields(self._file.create_group("metadata").create_group("stemstream"), metadata)
+        self._file.close()
+        with self.path.open("rb") as written:
+            os.fsync(written.fileno())
+
+    def discard(self) -> None:
+        """Close and remove the file, whatever state it is in."""
+        with contextlib.suppress(OSError, RuntimeError):  # h5py cannot flush to a full disk
+            self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+def _write_fields(group: h5py.Group, fields: Fields) -> None:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            _write_fields(group.create_group(name), value)
+        else:
+            group.attrs[name] = value
+
+
+def publish_file(partial: Path, wanted: Path) -> Path:
+    """Give a closed file its final name, never an existing one's: then ``-2``, ``-3`` … is added.
+
+    An existing file of the same count is the same file, written before a crash: it stays, the partial one goes.
+    """
+    identity = read_identity(partial)
+    final, number = wanted, 1
+    while final.exists():
+        if read_identity(final) == identity:
+            partial.unlink()
+            return final
+        number += 1
+        final = wanted.with_stem(f"{wanted.stem}-{number}")
+    partial.rename(final)
+    folder = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return final
+
+
+def read_identity(path: Path) -> tuple[str, int, int, str] | None:
+    """Cluster id, ordinal, count and account of a counted file; None if it is none of ours."""
+    try:
+        with h5py.File(path, "r") as file:
+            attributes = file["metadata/stemstream"].attrs
+            return (
+                str(attributes["cluster_id"]),
+                int(attributes["ordinal"]),
+                int(attributes["count"]),
+                str(attributes["account"]),
+            )
+    except (OSError, KeyError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class CountedEvents:
+    """What a counted file holds.
+
+    ``indices`` (electrons,) uint32, flat pixel indices y · 576 + x; ``offsets`` (rows + 1,) int64, CSR over the rows
+    p · frames_per_position + k; ``missing_sectors`` (rows,) uint8 bit masks.
+    """
+
+    indices: NDArray[np.uint32]
+    offsets: NDArray[np.int64]
+    missing_sectors: NDArray[np.uint8]
+    scan_shape: tuple[int, int]
+    frames_per_position: int
+    frame_shape: tuple[int, int]
+    label: str
+
+
+def read_events(path: Path) -> CountedEvents:
+    """Read a counted file whole.
+
+    Raises
+    ------
+    FaultError
+        It cannot be opened or is no counted file.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            frames = file["electron_events/frames"]
+            positions = file["electron_events/scan_positions"].attrs
+            rows = frames[()]
+            width, height = int(positions["Nx"]), int(positions["Ny"])
+            attributes = file["metadata/stemstream"].attrs
+            return CountedEvents(
+                indices=np.concatenate([np.empty(0, np.uint32), *rows]),
+                offsets=np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]),
+                missing_sectors=file["electron_events/missing_sectors"][()],
+                scan_shape=(height, width),
+                frames_per_position=len(rows) // (width * height),
+                frame_shape=(int(frames.attrs["Nx"]), int(frames.attrs["Ny"])),
+                label=f"{attributes['session']}/{attributes['number']}",
+            )
+    except (OSError, KeyError) as error:
+        raise FaultError(f"{path}: no counted file: {error}") from error
