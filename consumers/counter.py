@@ -16,6 +16,7 @@ from consumers.counts import Counts
 from consumers.rejoin import Joined, JoinedChunk, JoinedEnd, PartitionMerge
 from service.errors import FaultError
 from service.kafka import (
+    COUNTER_GROUP,
     REQUEST_TIMEOUT_S,
     Consumer,
     KafkaException,
@@ -40,7 +41,6 @@ from topics.keys import chunk_key, marker_key
 from topics.registry import DEAD_LETTERS, EVENTS, MIB, RAW_TOPICS
 from topics.scan_log import CountSettings
 
-GROUP = "counters"
 # A transaction is committed this long after its first message, and at once after the end of a scan.
 COMMIT_INTERVAL_S = 0.05
 IDLE_COMMIT_INTERVAL_S = 1.0  # for offsets that moved without events
@@ -73,7 +73,7 @@ class _Counter:
         self._counts = Counts(ScanLog(bootstrap), settings.count)
         slot = settings.slot or f"{platform.node()}-{os.getpid()}"
         self._producer: Producer = transactional_producer(bootstrap, f"counter-{slot}")
-        self._consumer: Consumer = consumer(bootstrap, GROUP, **{"isolation.level": "read_uncommitted"})
+        self._consumer: Consumer = consumer(bootstrap, COUNTER_GROUP, **{"isolation.level": "read_uncommitted"})
         self._merges: dict[int, PartitionMerge] = {}
         self._paused: set[tuple[str, int]] = set()
         self._changed: set[int] = set()  # partitions whose offsets go with the next commit
@@ -122,7 +122,7 @@ class _Counter:
             elif not low <= place.offset <= high:
                 raise FaultError(
                     f"{place.topic}[{place.partition}]: uncounted messages from offset {place.offset} are gone, the "
-                    f"topic has {low} to {high}; to go on with those, delete the offsets of the group {GROUP}"
+                    f"topic has {low} to {high}; to go on with those, delete the offsets of the group {COUNTER_GROUP}"
                 )
         client.assign(committed)
         self._metrics.health.set_ready(True)

@@ -16,6 +16,7 @@ from consumers.scan_file import ScanFile
 from service.errors import FaultError, InputError
 from service.kafka import (
     REQUEST_TIMEOUT_S,
+    SINK_GROUP,
     Consumer,
     Message,
     TopicPartition,
@@ -34,7 +35,6 @@ from topics.errors import DecodeError
 from topics.event import CountEnd, EventMessage, Events
 from topics.registry import DEAD_LETTERS, EVENTS, SCANS
 
-GROUP = "sink"
 POLL_TIMEOUT_S = 0.05
 MESSAGES_A_POLL = 256
 
@@ -78,7 +78,7 @@ class _Sink:
         self._cluster_id = cluster_id(bootstrap)
         self._log = ScanLog(bootstrap)
         self._producer = producer(bootstrap)
-        self._consumer = consumer(bootstrap, GROUP)
+        self._consumer = consumer(bootstrap, SINK_GROUP)
         self._files: dict[int, ScanFile] = {}
         self._done: set[int] = set()  # counts that need no (further) file
         self._next_offsets: dict[int, int] = {}
@@ -141,7 +141,7 @@ class _Sink:
         elif not low <= place.offset <= high:
             raise FaultError(
                 f"{EVENTS}[{place.partition}]: events from offset {place.offset} that are in no file yet are gone, the "
-                f"topic has {low} to {high}; to go on with what is there, delete the offsets of the group {GROUP}"
+                f"topic has {low} to {high}; to go on with what is there, delete the offsets of the group {SINK_GROUP}"
             )
         self._next_offsets[place.partition] = place.offset
         return TopicPartition(EVENTS, place.partition, place.offset)

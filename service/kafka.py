@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
 
 from service.errors import FaultError
+from service.logs import get_logger
 from topics.registry import MAX_MESSAGE_BYTES, MIB
 
 __all__ = [
+    "COUNTER_GROUP",
     "OFFSET_BEGINNING",
+    "SINK_GROUP",
     "Consumer",
     "KafkaError",
     "KafkaException",
     "Message",
     "Producer",
     "TopicPartition",
+    "ask_again",
     "consumer",
     "is_passing",
     "partition_bounds",
@@ -24,6 +29,9 @@ __all__ = [
     "raise_for",
     "transactional_producer",
 ]
+
+COUNTER_GROUP = "counters"
+SINK_GROUP = "sink"
 
 REQUEST_TIMEOUT_S = 10.0
 SESSION_TIMEOUT_MS = 6_000
@@ -38,18 +46,30 @@ _COMMON: dict[str, Any] = {
     "socket.keepalive.enable": True,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1_000,
-    "log.connection.close": False,
-    "log_level": 3,  # errors only: ours say the rest
+    "log_level": 0,  # the client's own lines; what it reports as an error comes to _log_error
 }
 
-# Errors that librdkafka mends by itself; anything else is fatal for the process.
+# Errors that pass by themselves: a broker is away, or it has just begun to lead a partition or a group.
 _PASSING = {
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._RESOLVE,
     KafkaError._TIMED_OUT,
     KafkaError._PARTITION_EOF,
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
 }
+
+
+def _log_error(error: KafkaError) -> None:
+    get_logger().warning("Kafka client", error=error.str())
 
 
 def producer(bootstrap: str, **config: Any) -> Producer:  # noqa: ANN401
@@ -57,6 +77,7 @@ def producer(bootstrap: str, **config: Any) -> Producer:  # noqa: ANN401
     return Producer(
         _COMMON
         | {
+            "error_cb": _log_error,
             "bootstrap.servers": bootstrap,
             "enable.idempotence": True,
             "acks": "all",
@@ -102,6 +123,7 @@ def consumer(bootstrap: str, group: str, **config: Any) -> Consumer:  # noqa: AN
     return Consumer(
         _COMMON
         | {
+            "error_cb": _log_error,
             "bootstrap.servers": bootstrap,
             "group.id": group,
             "enable.auto.commit": False,
@@ -144,16 +166,21 @@ def raise_for(message: Message) -> bool:
     raise FaultError(f"reading {where}: {error.str()}")
 
 
-def partition_bounds(client: Consumer, topic: str, partition: int) -> tuple[int, int]:
-    """First offset that is there and the next one to be written.
+def _is_passing_exception(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and is_passing(error.args[0])
 
-    Raises
-    ------
-    FaultError
-        The broker does not answer, or has no such partition.
-    """
-    try:
-        low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_S)
-    except KafkaException as error:
-        raise FaultError(f"offsets of {topic}[{partition}]: {error.args[0].str()}") from error
+
+# For requests that may be asked again: a topic or group that was just made answers with passing errors at first.
+ask_again = retry(
+    retry=retry_if_exception(_is_passing_exception),
+    stop=stop_after_delay(REQUEST_TIMEOUT_S),
+    wait=wait_exponential(0.02, max=1),
+    reraise=True,
+)
+
+
+@ask_again
+def partition_bounds(client: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """First offset that is there and the next one to be written; KafkaException if no answer comes in time."""
+    low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_S)
     return int(low), int(high)

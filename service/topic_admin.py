@@ -6,6 +6,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from service.errors import FaultError, InputError
+from service.kafka import ask_again
 from topics.registry import DEFAULT_PARTITIONS, TOPICS, Topic
 
 _TIMEOUT_S = 15.0
@@ -78,7 +79,7 @@ def create_topics(bootstrap: str, partitions: int | None = None, replication: in
     admin = _admin(bootstrap)
     for name, future in (admin.create_topics(new, operation_timeout=_TIMEOUT_S) if new else {}).items():
         try:
-            future.result()
+            future.result(2 * _TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise FaultError(f"topic {name} cannot be made: {error.args[0].str()}") from error
@@ -118,9 +119,10 @@ def differences(bootstrap: str) -> list[str]:
             f"{name}: {count} partitions, the raw and events topics must be alike" for name, count in counts.items()
         ]
     resources = [ConfigResource(ResourceType.TOPIC, t.name) for t in TOPICS if t.name in found]
-    answers = _admin(bootstrap).describe_configs(resources) if resources else {}
+    admin = _admin(bootstrap)  # answers come for as long as it lives
+    answers = admin.describe_configs(resources) if resources else {}
     for resource, future in answers.items():
-        actual = future.result()
+        actual = future.result(2 * _TIMEOUT_S)
         expected = _config(next(t for t in TOPICS if t.name == resource.name))
         lines += [
             f"{resource.name}: {key} is {actual[key].value}, the registry says {value}"
@@ -130,14 +132,10 @@ def differences(bootstrap: str) -> list[str]:
     return lines
 
 
+@ask_again
 def active_members(bootstrap: str, groups: tuple[str, ...]) -> dict[str, int]:
     """Number of members that each consumer group has now; groups without members are left out."""
-    answers = _admin(bootstrap).describe_consumer_groups(list(groups), request_timeout=_TIMEOUT_S)
-    members: dict[str, int] = {}
-    for group, future in answers.items():
-        try:
-            members[group] = len(future.result().members)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
-                raise FaultError(f"consumer group {group}: {error.args[0].str()}") from error
+    admin = _admin(bootstrap)  # answers come for as long as it lives
+    answers = admin.describe_consumer_groups(list(groups), request_timeout=_TIMEOUT_S)
+    members = {group: len(future.result(2 * _TIMEOUT_S).members) for group, future in answers.items()}
     return {group: count for group, count in members.items() if count}

@@ -1,0 +1,143 @@
+"""Electron counting: arrays of detector pixels in, positions of electrons out.
+
+The rule is stempy's, pixel for pixel [1]_. A pixel survives if *background threshold < value < x-ray threshold* and is
+0 otherwise. An electron is a surviving pixel above 0 that is strictly greater than each of its up to 8 neighbours
+inside the frame: two equal neighbours (a plateau) give none, pixels on edges and corners count, and a pixel cut off as
+an x-ray is a neighbour of value 0.
+
+Two engines give the same electrons: ``fast`` (numba, counting.fast) and ``stempy`` (stempy's own compiled code,
+counting.stempy_engine). Neither numba nor stempy is imported before an engine is used.
+
+Results are in CSR form over frames: the electrons of frame ``i`` are ``indices[offsets[i] : offsets[i + 1]]``, flat
+pixel indices y * width + x in ascending order.
+
+References
+----------
+.. [1] OpenChemistry/stempy@0a191e7, stempy/electron.cpp: ``electronCount`` (lines 527-561, the thresholds) and
+   ``maximalPoints`` (lines 339-406, the neighbours).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counting import checks
+
+__all__ = ["ENGINES", "Electrons", "count_frames", "count_sectors", "warm_up"]
+
+ENGINES = ("fast", "stempy")
+
+Electrons = tuple[NDArray[np.uint32], NDArray[np.int64]]
+_Engine = Callable[[Sequence[NDArray[np.uint16]], NDArray[np.int64], float, float], Electrons]
+
+
+def count_frames(frames: NDArray[np.uint16], background: float, xray: float, *, engine: str = "fast") -> Electrons:
+    """Count the electrons of whole frames.
+
+    Parameters
+    ----------
+    frames : (n, y, x) uint16, detector counts
+        Whole frames, C-contiguous; may be read-only. Each has at least 2 pixels and at most 65,535 a side.
+    background : float, detector counts
+        Background threshold: a pixel at or below it is 0.
+    xray : float, detector counts
+        X-ray threshold: a pixel at or above it is 0.
+    engine : {"fast", "stempy"}
+        Who counts; the result is the same.
+
+    Returns
+    -------
+    indices : (electrons,) uint32
+        Flat pixel indices y * width + x, ascending within each frame.
+    offsets : (n + 1,) int64
+        Frame ``i`` has the electrons ``indices[offsets[i] : offsets[i + 1]]``.
+
+    Raises
+    ------
+    ValueError
+        An argument has the wrong dtype, shape or memory layout, the engine is unknown, or a threshold is NaN.
+    """
+    checks.check_pixels("frames", frames)
+    slots = np.arange(len(frames), dtype=np.int64).reshape(-1, 1)
+    return _count((frames,), slots, background, xray, engine)
+
+
+def count_sectors(
+    sectors: Sequence[NDArray[np.uint16]],
+    slots: NDArray[np.int64],
+    background: float,
+    xray: float,
+    *,
+    engine: str = "fast",
+) -> Electrons:
+    """Count the electrons of frames that lie apart as sector frames.
+
+    Frame ``i`` is made of ``sectors[m][slots[i, m]]``, m = 0, 1, …, one below the other; a hit on the border of two
+    sectors is compared with its neighbours in both. The fast engine reads the sector arrays in place.
+
+    Parameters
+    ----------
+    sectors : sequence of S arrays (n_m, rows, width) uint16, detector counts
+        The sector frames, one C-contiguous array a sector; may be read-only. Sector m holds the frame's rows m * rows
+        to (m + 1) * rows - 1.
+    slots : (n, S) int64
+        For each frame, where in each sector's array its sector frame lies: any order, with gaps or repetitions.
+    background : float, detector counts
+        Background threshold: a pixel at or below it is 0.
+    xray : float, detector counts
+        X-ray threshold: a pixel at or above it is 0.
+    engine : {"fast", "stempy"}
+        Who counts; the result is the same.
+
+    Returns
+    -------
+    indices : (electrons,) uint32
+        Flat pixel indices y * width + x in the whole frame, ascending within each frame.
+    offsets : (n + 1,) int64
+        Frame ``i`` has the electrons ``indices[offsets[i] : offsets[i + 1]]``.
+
+    Raises
+    ------
+    ValueError
+        An argument has the wrong dtype, shape or memory layout, a slot lies outside its sector's array, the engine is
+        unknown, or a threshold is NaN.
+    """
+    checks.check_sectors(sectors)
+    checks.check_slots(slots, sectors)
+    return _count(sectors, slots, background, xray, engine)
+
+
+def warm_up() -> None:
+    """Compile the fast engine, or load it from numba's cache, so that the first frame does not wait for it.
+
+    Counts one tiny frame of one sector and one of four, which every later call shares its compiled code with.
+    """
+    for sector_count in (1, 4):
+        sectors = (np.zeros((1, 1, 2), np.uint16),) * sector_count
+        count_sectors(sectors, np.zeros((1, sector_count), np.int64), background=0, xray=1000)
+
+
+def _count(
+    sectors: Sequence[NDArray[np.uint16]],
+    slots: NDArray[np.int64],
+    background: float,
+    xray: float,
+    engine: str,
+) -> Electrons:
+    checks.check_frame_size(rows=len(sectors) * sectors[0].shape[1], width=sectors[0].shape[2])
+    checks.check_thresholds(background, xray)
+    return _load_engine(engine)(sectors, slots, background, xray)
+
+
+def _load_engine(name: str) -> _Engine:
+    # Imported here: numba and stempy take about a second, which processes that never count must not pay.
+    if name == "fast":
+        from counting import fast  # noqa: PLC0415
+
+        return fast.count
+    if name == "stempy":
+        from counting import stempy_engine  # noqa: PLC0415
+
+        return stempy_engine.count
+    raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")

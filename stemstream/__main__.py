@@ -1,0 +1,5 @@
+"""``python -m stemstream``."""
+
+from stemstream.cli import main
+
+main()

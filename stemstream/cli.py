@@ -1,0 +1,57 @@
+"""``stemstream``: the command line. Each command group has a file in stemstream/commands."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from service.errors import StemstreamError
+from service.kafka import KafkaException
+from service.process import print_error
+from service.version import VERSION
+from stemstream.commands import broker, run, services, simulate, topics
+
+app = typer.Typer(
+    name="stemstream",
+    help="Event streaming for the 4D Camera: electrons are counted while the scan runs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("simulate")(simulate.simulate)
+app.command("receive")(services.receive)
+app.command("count")(services.count)
+app.command("sink")(services.sink)
+app.add_typer(topics.app, name="topics")
+app.add_typer(broker.app, name="broker")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stemstream {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: an expected error is one line on stderr and an exit code, never a traceback."""
+    try:
+        app()
+    except StemstreamError as error:
+        print_error(str(error))
+        sys.exit(error.exit_code)
+    except KafkaException as error:
+        print_error(f"Kafka: {error.args[0].str()}")
+        sys.exit(1)

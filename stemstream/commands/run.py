@@ -1,0 +1,110 @@
+"""``stemstream run``: from raw files to the counted file in one command."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from service.logs import configure_logs
+from stemstream.commands.options import (
+    Background,
+    Bootstrap,
+    Engine,
+    Output,
+    Session,
+    Xray,
+    check_name,
+    count_settings,
+)
+from stemstream.pictures import write_pictures
+from stemstream.run import Progress, RunSettings, RunSummary, run_scan
+
+INCOMPLETE_EXIT_CODE = 3
+
+
+def run(
+    *,
+    source: Annotated[str, typer.Argument(help="Folder or glob of raw .data files of one scan, or sim:WxH.")],
+    output: Output,
+    background: Background = None,
+    xray: Xray = None,
+    engine: Engine = "fast",
+    counters: Annotated[
+        int, typer.Option(min=1, max=64, envvar="STEMSTREAM_COUNTERS", help="Number of counter processes.")
+    ] = 1,
+    session: Session = "default",
+    pictures: Annotated[bool, typer.Option("--pictures", help="Also draw PNG pictures beside the file.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the summary.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Stream one scan through Kafka, count its electrons and write its HDF5 file.
+
+    Starts what is missing (the embedded broker, receivers, counters, sink) and stops what it started. The topics stay.
+    Exit code 0: complete; 3: finished, but frames are missing; 2: wrong settings or input; 1: a fault.
+    """
+    configure_logs("run", "error")
+    settings = RunSettings(
+        source=source,
+        output=output,
+        count=count_settings(background, xray, engine),
+        session=check_name("--session", session),
+        counters=counters,
+        bootstrap=bootstrap,
+    )
+    with _bars() as (report, say):
+        summary = run_scan(settings, report, say)
+    drawn = write_pictures(Path(summary.output)) if pictures else []
+    if json:
+        typer.echo(json_module.dumps(summary.to_json() | {"pictures": [str(path) for path in drawn]}))
+    else:
+        _print_summary(summary, drawn)
+    if summary.verdict != "complete":
+        raise typer.Exit(INCOMPLETE_EXIT_CODE)
+
+
+@contextmanager
+def _bars() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
+    """A bar a stage on stderr; yields what moves them and what says a line before they appear."""
+    bars = Bars(
+        TextColumn("{task.description:>8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    tasks = [bars.add_task(stage, total=None, visible=False) for stage in ("read", "counted", "written")]
+
+    def report(progress: Progress) -> None:
+        for task, done in zip(tasks, (progress.read, progress.counted, progress.written), strict=True):
+            bars.update(task, completed=done, total=progress.frames, visible=True)
+
+    with bars:
+        yield report, lambda text: bars.console.print(text, style="dim", highlight=False)
+
+
+def _print_summary(summary: RunSummary, drawn: list[Path]) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    frames = f"{summary.frames_complete} of {summary.frames_expected} complete, {summary.frames_incomplete} not"
+    for name, value in (
+        ("scan", f"{summary.scan} (ordinal {summary.ordinal}), {summary.verdict}"),
+        ("frames", frames),
+        ("electrons", f"{summary.electrons} ({summary.electrons / max(summary.frames_complete, 1):.1f} a frame)"),
+        ("raw data", f"{summary.raw_bytes / 1e9:.3f} GB, compressed {summary.compression_ratio:.2f} times"),
+        ("speed", f"{summary.megabytes_per_second:.0f} MB/s, {summary.frames_per_second:.0f} frames/s"),
+        ("time", f"{summary.seconds:.2f} s, file {summary.finish_latency_seconds:.2f} s after the last frame"),
+        ("file", summary.output),
+        *(("picture", str(path)) for path in drawn),
+    ):
+        table.add_row(name, value)
+    Console(soft_wrap=True).print(table)
