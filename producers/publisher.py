@@ -54,6 +54,7 @@ class SectorPublisher:
     def start(self) -> None:
         """Write the start marker to every partition and wait until all are acknowledged."""
         self._mark_all(lambda fields: StartMarker(**fields))
+        self.wait_until_acknowledged()
         self._set_starts()
 
     def resume(self, tails: list[PartitionTail], started_ns: int) -> None:
@@ -67,6 +68,7 @@ class SectorPublisher:
                 self._published[partition] = tail.published
                 self.first_offsets[partition] = tail.published.start_offset
         self._mark_all(lambda fields: ResumeMarker(**fields))
+        self.wait_until_acknowledged()
         self._set_starts()
 
     def publish(self, filled: FilledChunk) -> None:
@@ -108,7 +110,7 @@ class SectorPublisher:
         self._published[partition] = after
 
     def end(self, reason: EndReason, counted: Ledger) -> Ledger:
-        """Write the end marker to every partition; returns the ledger once all are acknowledged.
+        """Write the end marker to every partition, once all chunks are acknowledged; returns the ledger.
 
         ``counted`` has what the receiver counted besides: received, repeated, late, refused, lost.
         """
@@ -155,7 +157,6 @@ class SectorPublisher:
                 }
             )
             self._produce(partition, marker_key(self.ordinal, marker.kind), marker.encode(), is_chunk=False)
-        self.wait_until_acknowledged()
 
     def _set_starts(self) -> None:
         self._published = [

@@ -87,13 +87,13 @@ def _send_scan(files: RawFiles, publishers: list[SectorPublisher], receiver: _Re
                     publisher.publish(filled)
         receiver.check()
     for publisher in publishers:
-        chunker = chunkers[publisher.sector]
-        for filled in chunker.finish():
+        for filled in chunkers[publisher.sector].finish():
             publisher.publish(filled)
-        counted = Ledger(
-            received=chunker.received, repeated=chunker.repeated, late=chunker.late, refused=chunker.refused
-        )
-        receiver.end_sector(publisher, counted)
+    receiver.end_sectors({publisher: _counted(chunkers[publisher.sector]) for publisher in publishers})
+
+
+def _counted(chunker: Chunker) -> Ledger:
+    return Ledger(received=chunker.received, repeated=chunker.repeated, late=chunker.late, refused=chunker.refused)
 
 
 class _Receiver:
@@ -124,7 +124,7 @@ class _Receiver:
                 get_logger().warning("closing a scan that was left open", ordinal=scan.ordinal, sector=sector)
                 publisher = self._publisher(sector, scan.ordinal, scan.geometry)
                 self._resume(publisher, scan)
-                self.end_sector(publisher, Ledger(), EndReason.ABANDONED)
+                self.end_sectors({publisher: Ledger()}, EndReason.ABANDONED)
 
     def begin_scan(self, number: int, geometry: ScanGeometry) -> list[SectorPublisher]:
         """State the scan or find the one that this feed began; returns the publishers of the sectors not yet ended."""
@@ -144,28 +144,35 @@ class _Receiver:
                 publishers.append(publisher)
         return publishers
 
-    def end_sector(self, publisher: SectorPublisher, counted: Ledger, reason: EndReason | None = None) -> None:
-        """End the sector in its topic and in the scan log."""
-        for name in ("repeated", "late", "refused"):
-            self._discarded.labels(publisher.sector, name).inc(getattr(counted, name))
-        if reason is None:
-            complete = publisher.ledger(counted).published == publisher.geometry.frames
-            reason = EndReason.COMPLETE if complete else EndReason.SOURCE_ENDED
-        ledger = publisher.end(reason, counted)
-        self._log.append(
-            SectorEnded(
+    def end_sectors(self, sectors: dict[SectorPublisher, Ledger], reason: EndReason | None = None) -> None:
+        """End sectors in their topics, side by side, and then in the scan log.
+
+        The ledgers have what the receiver counted besides what was published. Without a reason it is COMPLETE where
+        all frames were published, else SOURCE_ENDED.
+        """
+        ended = [(p, *self._end_in_topic(p, counted, reason)) for p, counted in sectors.items()]
+        for publisher, ended_by, ledger in ended:
+            publisher.wait_until_acknowledged()
+            record = SectorEnded(
                 ordinal=publisher.ordinal,
                 sector=publisher.sector,
                 epoch=self._epoch,
-                reason=reason,
+                reason=ended_by,
                 ledger=ledger,
                 first_offsets=publisher.first_offsets,
                 last_offsets=publisher.last_offsets,
             )
-        )
-        get_logger().info(
-            "sector ended", ordinal=publisher.ordinal, sector=publisher.sector, reason=reason, **ledger.model_dump()
-        )
+            self._log.append(record)
+            get_logger().info("sector ended", **record.model_dump(exclude={"kind", "schema_id"}))
+
+    def _end_in_topic(
+        self, publisher: SectorPublisher, counted: Ledger, reason: EndReason | None
+    ) -> tuple[EndReason, Ledger]:
+        for name in ("repeated", "late", "refused"):
+            self._discarded.labels(publisher.sector, name).inc(getattr(counted, name))
+        complete = publisher.ledger(counted).published == publisher.geometry.frames
+        ended_by = reason or (EndReason.COMPLETE if complete else EndReason.SOURCE_ENDED)
+        return ended_by, publisher.end(ended_by, counted)
 
     def count_received(self, sector: int, sector_frames: int) -> None:
         """Count sector frames that came from the source."""

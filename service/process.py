@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
-from service.errors import StemstreamError
+from service.errors import FaultError, StemstreamError
 from service.kafka import KafkaException
 from service.logs import configure_logs, get_logger
 from service.metrics import Metrics, serve_metrics
+
+STOP_TIMEOUT_S = 9.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +29,47 @@ class CommonSettings:
 
 
 class StopFlag:
-    """True once SIGTERM or SIGINT came. The handler only sets it; the main loop unwinds by itself."""
+    """True once the process was asked to stop. The main loop looks at it and unwinds by itself."""
 
     def __init__(self) -> None:
-        self._stopped = False
+        self._stopped = threading.Event()
 
     def __bool__(self) -> bool:
-        return self._stopped
+        return self._stopped.is_set()
 
-    def set(self, signal_number: int = 0, frame: FrameType | None = None) -> None:
-        """Ask the main loop to end (a signal handler)."""
-        self._stopped = True
+    def set(self) -> None:
+        """Ask the main loop to end."""
+        self._stopped.set()
+
+
+@contextmanager
+def stop_on_signals(stop: StopFlag) -> Iterator[None]:
+    """Set ``stop`` on SIGTERM and SIGINT while the context is open.
+
+    A thread waits for the signals, because Python's own handlers wait for a Kafka call that is under way. When the
+    main loop does not end in time after all, because the broker does not answer, the process ends without more ado:
+    what was not committed is done again by whoever comes next, as after a kill.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    ended = threading.Event()
+
+    def wait() -> None:
+        reader.recv(1)
+        stop.set()
+        if not ended.wait(STOP_TIMEOUT_S):
+            get_logger().error("the main loop did not end in time", timeout_s=STOP_TIMEOUT_S)
+            os._exit(FaultError.exit_code)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    before = signal.set_wakeup_fd(writer.fileno())
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
 
 
 def run_service(name: str, common: CommonSettings, body: Callable[[Metrics, StopFlag], int]) -> int:
@@ -45,12 +79,10 @@ def run_service(name: str, common: CommonSettings, body: Callable[[Metrics, Stop
     """
     configure_logs(name, common.log_level)
     stop = StopFlag()
-    signal.signal(signal.SIGTERM, stop.set)
-    signal.signal(signal.SIGINT, stop.set)
     log = get_logger()
     metrics = Metrics(name)
     try:
-        with serve_metrics(metrics, common.metrics_port) as port:
+        with stop_on_signals(stop), serve_metrics(metrics, common.metrics_port) as port:
             log.info("started", pid=os.getpid(), metrics_port=port, bootstrap=common.bootstrap)
             code = body(metrics, stop)
     except StemstreamError as error:

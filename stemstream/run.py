@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import shutil
 import time
@@ -108,6 +109,7 @@ def run_scan(settings: RunSettings, report: Callable[[Progress], None], say: Cal
         create_topics(bootstrap)
         log = stack.enter_context(ScanLog(bootstrap))
         _close_left_open(log)
+        stack.enter_context(_abandon_unless_finished(log, feed))
         say("starting counters and sink")
         supervisor = stack.enter_context(Supervisor(home / "logs" / feed))
         consumers = _start_consumers(supervisor, settings, bootstrap)
@@ -159,16 +161,14 @@ def _broker(bootstrap: str | None, home: Path, say: Callable[[str], None]) -> It
         cluster_id(bootstrap)
         yield bootstrap
         return
-    running = broker.status(home)
-    if running is not None:
-        yield running.bootstrap
-        return
-    say("starting the embedded Kafka broker")
+    if broker.status(home) is None:
+        say("starting the embedded Kafka broker")
     state = broker.start(home, die_with_parent=True)
     try:
         yield state.bootstrap
     finally:
-        broker.stop(home)
+        if state.owner_pid == os.getpid():
+            broker.stop(home)
 
 
 def _refuse_services(bootstrap: str) -> None:
@@ -188,11 +188,26 @@ def _close_left_open(log: ScanLog) -> None:
         left_open = count.running if count else not scan.abandoned
         if scan.feed.startswith(FEED_PREFIX) and left_open:
             get_logger().warning("abandoning what an earlier run left open", ordinal=scan.ordinal)
-            log.append(
-                CountAbandoned(
-                    ordinal=scan.ordinal, count=count.offset if count else None, why="the run ended before its file"
-                )
-            )
+            _abandon(log, scan)
+
+
+@contextmanager
+def _abandon_unless_finished(log: ScanLog, feed: str) -> Iterator[None]:
+    """When this run fails or is interrupted, say in the log that nobody will finish its count."""
+    try:
+        yield
+    except BaseException:
+        scan = _scan_of(log.catch_up(), feed)
+        if scan:
+            _abandon(log, scan)
+        raise
+
+
+def _abandon(log: ScanLog, scan: Scan) -> None:
+    count = scan.counts.get(LIVE)
+    log.append(
+        CountAbandoned(ordinal=scan.ordinal, count=count.offset if count else None, why="the run ended before its file")
+    )
 
 
 # The scan.

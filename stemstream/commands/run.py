@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,7 @@ def run(
     Exit code 0: complete; 3: finished, but frames are missing; 2: wrong settings or input; 1: a fault.
     """
     configure_logs("run", "error")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: what was started is stopped
     settings = RunSettings(
         source=source,
         output=output,

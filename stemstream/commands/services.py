@@ -28,9 +28,11 @@ from topics.geometry import SECTORS
 def receive(
     *,
     sector: Annotated[
-        list[int], typer.Option(min=0, max=SECTORS - 1, help="Sector to receive; several times for several sectors.")
+        list[int],
+        typer.Option(metavar="N [N …]", min=0, max=SECTORS - 1, help="Sectors to receive."),
     ],
-    source: Annotated[list[str], typer.Option("--from", metavar="FILES", help="Folder, glob or file of raw data.")],
+    source: Annotated[list[str], typer.Option("--from", metavar="FILES", help="Folder, glob or files of raw data.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="[N …] [FILES …]", hidden=True)] = None,
     session: Session = "default",
     feed: Annotated[
         str, typer.Option(help="Names this run of the source: a restart with the same name resumes its scan.")
@@ -42,10 +44,14 @@ def receive(
     """Publish sectors of the detector, here from raw files, as compressed chunks."""
     from producers.receiver import ReceiverSettings, run_receiver  # noqa: PLC0415  # each service imports only its own
 
+    # What follows --sector N or --from FILE without an option of its own: numbers are sectors, the rest files.
+    sectors = [*sector, *(int(word) for word in more or [] if word.isdecimal())]
+    if any(number >= SECTORS for number in sectors):
+        raise InputError(f"--sector {max(sectors)}: the sectors are 0 to {SECTORS - 1}")
     settings = ReceiverSettings(
         common=common_settings(bootstrap, metrics_port, log_level),
-        sectors=tuple(sorted(set(sector))),
-        source=source,
+        sectors=tuple(sorted(set(sectors))),
+        source=[*source, *(word for word in more or [] if not word.isdecimal())],
         session=check_name("--session", session),
         feed=feed or f"receive-{uuid.uuid4()}",
     )
