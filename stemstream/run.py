@@ -34,6 +34,7 @@ FEED_PREFIX = "run-"  # of the scans that a run may close when it finds them lef
 READY_TIMEOUT_S = 60.0
 MEMBERS_GONE_TIMEOUT_S = 15.0
 CHECK_INTERVAL_S = 0.05
+REPORT_INTERVAL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +246,7 @@ def _start_receiver(supervisor: Supervisor, settings: RunSettings, bootstrap: st
 def _wait_for_file(
     supervisor: Supervisor, log: ScanLog, feed: str, report: Callable[[], None]
 ) -> tuple[Scan, CountFinished]:
+    next_report = 0.0
     while True:
         supervisor.check()
         log.poll(CHECK_INTERVAL_S)
@@ -254,7 +256,9 @@ def _wait_for_file(
             return scan, count.finished
         if count and count.abandoned:
             raise FaultError(f"the count was abandoned: {count.abandoned}")
-        report()
+        if time.monotonic() >= next_report:
+            report()
+            next_report = time.monotonic() + REPORT_INTERVAL_S
 
 
 def _scan_of(catalogue: Catalogue, feed: str) -> Scan | None:
