@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -26,8 +26,9 @@ from stemstream.commands.options import (
     check_name,
     count_settings,
 )
-from stemstream.pictures import write_pictures
-from stemstream.run import Progress, RunSettings, RunSummary, run_scan
+
+if TYPE_CHECKING:
+    from stemstream.run import Progress, RunSummary
 
 INCOMPLETE_EXIT_CODE = 3
 
@@ -52,6 +53,9 @@ def run(
     Starts what is missing (the embedded broker, receivers, counters, sink) and stops what it started. The topics stay.
     Exit code 0: complete; 3: finished, but frames are missing; 2: wrong settings or input; 1: a fault.
     """
+    from stemstream.pictures import write_pictures  # noqa: PLC0415  # the services start without what only run needs
+    from stemstream.run import RunSettings, run_scan  # noqa: PLC0415
+
     configure_logs("run", "error")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: what was started is stopped
     settings = RunSettings(
