@@ -101,7 +101,7 @@ def _bars() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]
 
 def _print_summary(summary: RunSummary, drawn: list[Path]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
-    frames = f"{summary.frames_complete} of {summary.frames_expected} complete, {summary.frames_incomplete} not"
+    frames = f"{summary.frames_complete} of {summary.frames_expected} complete, {summary.frames_incomplete} incomplete"
     for name, value in (
         ("scan", f"{summary.scan} (ordinal {summary.ordinal}), {summary.verdict}"),
         ("frames", frames),
