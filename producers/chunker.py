@@ -63,8 +63,31 @@ class Chunker:
                 self.late += int(np.count_nonzero(mine))
             else:
                 self._fill(index, numbers[mine], pixels if mine.all() else pixels[mine])
-        passed = int(numbers.max()) + 1 - self._window
-        yield from self._close(below=passed // self._geometry.frames_per_chunk)
+        yield from self.closed_by(int(numbers.max()))
+
+    def add_one(self, number: int, x: int, y: int, pixels: NDArray[np.uint16], received_ns: int) -> bool:
+        """Take in one frame, (144, 576) uint16; whether its number fits its position. Closes nothing."""
+        self.received += 1
+        geometry = self._geometry
+        position, inside = y * geometry.width + x, x < geometry.width and y < geometry.height
+        if not inside or number // geometry.frames_per_position != position:
+            self.refused += 1
+            return False
+        index, slot = divmod(number, geometry.frames_per_chunk)
+        if index < self._next:
+            self.late += 1
+            return True
+        chunk = self._open.get(index) or self._open_chunk(index, received_ns)
+        if chunk.present[slot]:
+            self.repeated += 1
+        else:
+            chunk.pixels[slot] = pixels
+            chunk.present[slot] = True
+        return True
+
+    def closed_by(self, number: int) -> Iterator[FilledChunk]:
+        """Chunks that close because a frame of this number came."""
+        yield from self._close(below=(number + 1 - self._window) // self._geometry.frames_per_chunk)
 
     def finish(self) -> Iterator[FilledChunk]:
         """Close what is still open."""
@@ -82,11 +105,7 @@ class Chunker:
         return fits
 
     def _fill(self, index: int, numbers: NDArray[np.int64], pixels: NDArray[np.uint16]) -> None:
-        chunk = self._open.get(index)
-        if chunk is None:
-            frames = self._geometry.frames_in_chunk(index)
-            chunk = FilledChunk(index, np.zeros(frames, bool), self._buffer()[:frames], time.time_ns())
-            self._open[index] = chunk
+        chunk = self._open.get(index) or self._open_chunk(index, time.time_ns())
         slots = numbers - index * self._geometry.frames_per_chunk
         unique, first = np.unique(slots, return_index=True)
         new = first[~chunk.present[unique]]
@@ -96,6 +115,11 @@ class Chunker:
         else:
             chunk.pixels[slots[new]] = pixels[new]
         chunk.present[slots[new]] = True
+
+    def _open_chunk(self, index: int, now_ns: int) -> FilledChunk:
+        frames = self._geometry.frames_in_chunk(index)
+        chunk = self._open[index] = FilledChunk(index, np.zeros(frames, bool), self._buffer()[:frames], now_ns)
+        return chunk
 
     def _close(self, below: int) -> Iterator[FilledChunk]:
         """Close the next chunks in order: all below this index, and those that are full."""

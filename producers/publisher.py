@@ -71,6 +71,10 @@ class SectorPublisher:
         self.wait_until_acknowledged()
         self._set_starts()
 
+    def is_published(self, chunk_index: int) -> bool:
+        """Whether this chunk is past: it was published, or a later one of its partition was."""
+        return chunk_index <= self._published[self.geometry.partition_of(chunk_index)].last_chunk
+
     def publish(self, filled: FilledChunk) -> None:
         """Compress a chunk and hand it to the client; one that is in the topic already is passed over.
 
@@ -84,7 +88,7 @@ class SectorPublisher:
         partition = self.geometry.partition_of(filled.index)
         before = self._published[partition]
         self.first_frame_ns = self.first_frame_ns or filled.first_frame_ns
-        if filled.index <= before.last_chunk:
+        if self.is_published(filled.index):
             return
         sector_frames = filled.sector_frames
         payload = compress(sector_frames)

@@ -1,47 +1,50 @@
 """The receiver: one or more sectors of the detector become chunks in ``raw.sector.N``.
 
-Its way through a scan, top to bottom: announce itself (the epoch), close or resume what an earlier receiver left,
-state the scan, publish start markers, chunks, end markers, and say in the scan log how each sector ended.
+Its way through a scan: announce itself (the epoch), close or resume what an earlier receiver left, state the scan,
+publish start markers, chunks, end markers, and say in the scan log how each sector ended.
 """
 
 from __future__ import annotations
 
-import os
-import platform
+import functools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from producers.chunker import Chunker
+from producers.chunker import Chunker, FilledChunk
+from producers.live_feed import LiveFeed, open_live_feed
+from producers.live_sector import LiveOptions, LiveScan, LiveSector
 from producers.publisher import Interrupted, SectorPublisher
 from producers.raw_files import RawFiles, open_raw_files
-from producers.tail import PartitionTail, read_tails
-from service.catalogue import Scan
-from service.errors import InputError
-from service.kafka import Producer, producer
+from producers.scan_shape import ScanShape
+from producers.standing import FRAMES_PER_CHUNK, Standing
 from service.logs import get_logger
 from service.metrics import Metrics
 from service.process import CommonSettings, StopFlag, run_service
 from service.scan_log import ScanLog
-from service.topic_admin import deployment_partitions
-from service.version import VERSION
 from topics.geometry import MAX_FRAMES, ScanGeometry
 from topics.marker import EndReason, Ledger
-from topics.scan_log import ReceiverStarted, ScanStarted, SectorEnded
 
-# About 1 MB a chunk after compression (docs/decisions/0004-chunk-size.md); constant for a scan.
-FRAMES_PER_CHUNK = 16
-LOG_CHECK_INTERVAL_S = 1.0
+LIVE_FEED = "live"
+TAKE_TIMEOUT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiverSettings:
-    """What a receiver is told. ``feed`` names one run of the source: a restart with the same one resumes its scan."""
+    """What a receiver is told.
+
+    ``source`` names raw files; with ``addresses``, one a sector, it is the live feed instead. ``feed`` names one run
+    of the source: a restart with the same one resumes its scan.
+    """
 
     common: CommonSettings
     sectors: tuple[int, ...]
     source: list[str]
-    session: str
+    session: str | None
     feed: str
+    addresses: dict[int, str] = field(default_factory=dict)
+    ready_address: str | None = None
+    buffer_bytes: int = 2**29
+    live: LiveOptions = field(default_factory=LiveOptions)
 
 
 def run_receiver(settings: ReceiverSettings) -> int:
@@ -50,29 +53,45 @@ def run_receiver(settings: ReceiverSettings) -> int:
 
 
 def _receive(settings: ReceiverSettings, metrics: Metrics, stop: StopFlag) -> int:
-    files = open_raw_files(settings.source)
-    geometry = ScanGeometry(
-        width=files.width,
-        height=files.height,
-        frames_per_position=files.frames_per_position,
-        frames_per_chunk=FRAMES_PER_CHUNK,
-        partitions=deployment_partitions(settings.common.bootstrap),
-    )
+    files = None if settings.addresses else open_raw_files(settings.source)
     with ScanLog(settings.common.bootstrap) as log:
-        receiver = _Receiver(settings, metrics, stop, log)
+        standing = Standing(
+            settings.common.bootstrap,
+            settings.sectors,
+            settings.session,
+            settings.feed,
+            metrics=metrics,
+            stop=stop,
+            log=log,
+        )
         try:
-            receiver.announce()
-            receiver.close_left_open()
-            publishers = receiver.begin_scan(files.scan_number, geometry)
-            metrics.health.set_ready(True)
-            _send_scan(files, publishers, receiver)
+            if files is not None:
+                _receive_files(files, standing, metrics)
+            else:
+                with open_live_feed(settings.addresses, settings.ready_address, settings.buffer_bytes, metrics) as feed:
+                    _receive_live(settings, feed, standing, metrics, stop)
         except Interrupted:
             get_logger().warning("stopped in the middle of a scan; a receiver with the same feed resumes it")
     return 0
 
 
-def _send_scan(files: RawFiles, publishers: list[SectorPublisher], receiver: _Receiver) -> None:
+# Raw files: one scan.
+
+
+def _receive_files(files: RawFiles, standing: Standing, metrics: Metrics) -> None:
     """Publish the scan, chunk by chunk, the sectors side by side so that they can be rejoined as they come."""
+    received = metrics.counter("received_sector_frames", "Sector frames received", "sector")
+    geometry = ScanGeometry(
+        width=files.width,
+        height=files.height,
+        frames_per_position=files.frames_per_position,
+        frames_per_chunk=FRAMES_PER_CHUNK,
+        partitions=standing.partitions,
+    )
+    standing.announce()
+    standing.close_left_open()
+    publishers = standing.begin_scan(files.scan_number, geometry)
+    metrics.health.set_ready(True)
     if not publishers:
         return
     geometry = publishers[0].geometry
@@ -82,144 +101,73 @@ def _send_scan(files: RawFiles, publishers: list[SectorPublisher], receiver: _Re
     for start, end in zip(starts, stops, strict=True):
         for publisher in publishers:
             for frames in files.sector_frames(publisher.sector, start, end):
-                receiver.count_received(publisher.sector, len(frames.frame_numbers))
+                received.labels(publisher.sector).inc(len(frames.frame_numbers))
                 for filled in chunkers[publisher.sector].add(frames):
                     publisher.publish(filled)
-        receiver.check()
+        standing.check()
     for publisher in publishers:
         for filled in chunkers[publisher.sector].finish():
             publisher.publish(filled)
-    receiver.end_sectors({publisher: _counted(chunkers[publisher.sector]) for publisher in publishers})
+    standing.end_sectors({publisher: _counted(chunkers[publisher.sector]) for publisher in publishers})
 
 
 def _counted(chunker: Chunker) -> Ledger:
     return Ledger(received=chunker.received, repeated=chunker.repeated, late=chunker.late, refused=chunker.refused)
 
 
-class _Receiver:
-    """The receiver's standing in the scan log: its epoch, the scans it may resume, the ends it reports."""
+# The live feed: one scan after the other, until asked to stop.
 
-    def __init__(self, settings: ReceiverSettings, metrics: Metrics, stop: StopFlag, log: ScanLog) -> None:
-        self._settings, self._metrics, self._stop, self._log = settings, metrics, stop, log
-        self._producer: Producer = producer(settings.common.bootstrap)
-        self._partitions = deployment_partitions(settings.common.bootstrap)
-        self._epoch = -1
-        self._next_check = 0.0
-        self._received = metrics.counter("received_sector_frames", "Sector frames received", "sector")
-        self._discarded = metrics.counter("discarded_sector_frames", "Sector frames not published", "sector", "reason")
 
-    def announce(self) -> None:
-        """Take over the sectors: the offset of this record is the epoch of all that is published from now on."""
-        record = ReceiverStarted(
-            sectors=list(self._settings.sectors), host=platform.node(), pid=os.getpid(), version=VERSION
+def _receive_live(
+    settings: ReceiverSettings, feed: LiveFeed, standing: Standing, metrics: Metrics, stop: StopFlag
+) -> None:
+    standing.announce()
+    standing.close_left_open()
+    sectors = {
+        sector: LiveSector(
+            settings.live,
+            functools.partial(_begin, standing, sector),
+            feed.release,
+            functools.partial(feed.take_lost, sector),
         )
-        self._epoch = self._log.append(record)
-        self._log.catch_up()
+        for sector in settings.sectors
+    }
+    for number, publisher in standing.resume_live():
+        sectors[publisher.sector].resume(number, _Outgoing(publisher, standing))
+    feed.ready = True
+    metrics.health.set_ready(True)
+    try:
+        while not stop:
+            for frame in feed.take(TAKE_TIMEOUT_S):
+                sectors[frame.sector].take(frame, time.monotonic())
+            for sector in sectors.values():
+                sector.tick(time.monotonic())
+                if sector.ordinal in standing.closed_by_hand():
+                    sector.end(EndReason.CLOSED, time.monotonic())
+            standing.check()
+    finally:
+        metrics.health.set_ready(False, "stopping")
+    for sector in sectors.values():
+        sector.flush()
+    standing.wait_until_acknowledged()
 
-    def close_left_open(self) -> None:
-        """End the scans of another feed that an earlier receiver of these sectors left open."""
-        for sector in self._settings.sectors:
-            scan = self._log.catalogue.newest_of_sector(sector)
-            if scan and sector not in scan.ended and scan.feed != self._settings.feed:
-                get_logger().warning("closing a scan that was left open", ordinal=scan.ordinal, sector=sector)
-                publisher = self._publisher(sector, scan.ordinal, scan.geometry)
-                self._resume(publisher, scan)
-                self.end_sectors({publisher: Ledger()}, EndReason.ABANDONED)
 
-    def begin_scan(self, number: int, geometry: ScanGeometry) -> list[SectorPublisher]:
-        """State the scan or find the one that this feed began; returns the publishers of the sectors not yet ended."""
-        catalogue = self._log.catalogue
-        begun = {s: catalogue.newest_of_sector(s) for s in self._settings.sectors}
-        fresh = [s for s, scan in begun.items() if scan is None or scan.feed != self._settings.feed]
-        publishers = []
-        if fresh:
-            ordinal = self._state(number, geometry, fresh)
-            publishers += [self._publisher(s, ordinal, geometry) for s in fresh]
-            for publisher in publishers:
-                publisher.start()
-        for sector, scan in begun.items():
-            if scan and sector not in fresh and sector not in scan.ended:
-                publisher = self._publisher(sector, scan.ordinal, scan.geometry)
-                self._resume(publisher, scan)
-                publishers.append(publisher)
-        return publishers
+class _Outgoing(LiveScan):
+    """One sector of a live scan on its way to Kafka."""
 
-    def end_sectors(self, sectors: dict[SectorPublisher, Ledger], reason: EndReason | None = None) -> None:
-        """End sectors in their topics, side by side, and then in the scan log.
+    def __init__(self, publisher: SectorPublisher, standing: Standing) -> None:
+        self.geometry, self.ordinal = publisher.geometry, publisher.ordinal
+        self._publisher, self._standing = publisher, standing
 
-        The ledgers have what the receiver counted besides what was published. Without a reason it is COMPLETE where
-        all frames were published, else SOURCE_ENDED.
-        """
-        ended = [(p, *self._end_in_topic(p, counted, reason)) for p, counted in sectors.items()]
-        for publisher, ended_by, ledger in ended:
-            publisher.wait_until_acknowledged()
-            record = SectorEnded(
-                ordinal=publisher.ordinal,
-                sector=publisher.sector,
-                epoch=self._epoch,
-                reason=ended_by,
-                ledger=ledger,
-                first_offsets=publisher.first_offsets,
-                last_offsets=publisher.last_offsets,
-            )
-            self._log.append(record)
-            get_logger().info("sector ended", **record.model_dump(exclude={"kind", "schema_id"}))
+    def publish(self, filled: FilledChunk) -> None:
+        self._publisher.publish(filled)
 
-    def _end_in_topic(
-        self, publisher: SectorPublisher, counted: Ledger, reason: EndReason | None
-    ) -> tuple[EndReason, Ledger]:
-        for name in ("repeated", "late", "refused"):
-            self._discarded.labels(publisher.sector, name).inc(getattr(counted, name))
-        complete = publisher.ledger(counted).published == publisher.geometry.frames
-        ended_by = reason or (EndReason.COMPLETE if complete else EndReason.SOURCE_ENDED)
-        return ended_by, publisher.end(ended_by, counted)
+    def is_published(self, chunk_index: int) -> bool:
+        return self._publisher.is_published(chunk_index)
 
-    def count_received(self, sector: int, sector_frames: int) -> None:
-        """Count sector frames that came from the source."""
-        self._received.labels(sector).inc(sector_frames)
+    def end(self, reason: EndReason, counted: Ledger) -> None:
+        self._standing.end_sectors({self._publisher: counted}, reason)
 
-    def check(self) -> None:
-        """Between chunks: stop if asked to, or if a newer receiver serves a sector of this one."""
-        self._metrics.health.beat()
-        if self._stop:
-            raise Interrupted
-        if time.monotonic() < self._next_check:
-            return
-        self._next_check = time.monotonic() + LOG_CHECK_INTERVAL_S
-        self._log.poll()
-        for sector in self._settings.sectors:
-            if self._log.catalogue.epochs.get(sector, self._epoch) > self._epoch:
-                raise InputError(f"another receiver serves sector {sector} since; this one ends")
 
-    def _state(self, number: int, geometry: ScanGeometry, sectors: list[int]) -> int:
-        offset = self._log.append(
-            ScanStarted(
-                session=self._settings.session,
-                number=number,
-                geometry=geometry,
-                sectors=sectors,
-                epoch=self._epoch,
-                feed=self._settings.feed,
-            )
-        )
-        ordinal = self._log.catch_up().scan_of_statement.get(offset)
-        if ordinal is None:
-            raise InputError("another receiver took over a sector of this one; this one ends")
-        get_logger().info("scan started", ordinal=ordinal, number=number, sectors=sectors, **geometry.model_dump())
-        return ordinal
-
-    def _publisher(self, sector: int, ordinal: int, geometry: ScanGeometry) -> SectorPublisher:
-        return SectorPublisher(
-            self._producer,
-            self._metrics,
-            self._stop,
-            sector=sector,
-            ordinal=ordinal,
-            epoch=self._epoch,
-            geometry=geometry,
-        )
-
-    def _resume(self, publisher: SectorPublisher, scan: Scan) -> None:
-        tails: list[PartitionTail] = read_tails(self._settings.common.bootstrap, publisher.sector, self._partitions)
-        publisher.resume(tails, scan.started_ms * 1_000_000)
-        get_logger().info("scan resumed", ordinal=scan.ordinal, sector=publisher.sector)
+def _begin(standing: Standing, sector: int, number: int, shape: ScanShape) -> LiveScan:
+    return _Outgoing(standing.begin_live(sector, number, shape), standing)

@@ -9,14 +9,19 @@ from dataclasses import dataclass, field
 
 from topics.geometry import ScanGeometry
 from topics.scan_log import (
+    DEFAULT_SESSION,
+    CloseRequested,
     CountAbandoned,
     CountFinished,
     CountSettings,
     CountStarted,
     LogRecord,
     ReceiverStarted,
+    ScanAnnotated,
     ScanStarted,
     SectorEnded,
+    SessionEnded,
+    SessionStarted,
 )
 
 # A scan all of whose stated sectors ended longer ago than this takes no further sector.
@@ -54,6 +59,7 @@ class Scan:
     last_end_ms: int = 0
     counts: dict[str, Count] = field(default_factory=dict)
     abandoned: str | None = None  # before any count of it was started
+    annotations: dict[str, str] = field(default_factory=dict)
 
     def is_open(self, now_ms: int) -> bool:
         """Whether a further sector may still join."""
@@ -67,9 +73,11 @@ class Catalogue:
         self.scans: dict[int, Scan] = {}
         self.epochs: dict[int, int] = {}  # newest writer epoch of each sector
         self.scan_of_statement: dict[int, int] = {}
+        self.session = DEFAULT_SESSION  # the current one
+        self.to_close: set[int] = set()  # ordinals of scans that somebody asked to close
         self._counts: dict[int, Count] = {}
 
-    def apply(self, offset: int, timestamp_ms: int, record: LogRecord) -> None:
+    def apply(self, offset: int, timestamp_ms: int, record: LogRecord) -> None:  # noqa: PLR0912  # one branch a kind
         """Take in the record at this offset. Records of a superseded receiver are void."""
         match record:
             case ReceiverStarted():
@@ -90,6 +98,14 @@ class Catalogue:
                     count.finished = record
             case CountAbandoned():
                 self._abandon(record)
+            case SessionStarted():
+                self.session = record.name
+            case SessionEnded():
+                self.session = DEFAULT_SESSION
+            case ScanAnnotated():
+                self._annotate(record)
+            case CloseRequested():
+                self.to_close.add(record.ordinal)
 
     def newest_of_sector(self, sector: int) -> Scan | None:
         """Return the newest scan that this sector stated."""
@@ -131,6 +147,12 @@ class Catalogue:
         if first is None or first.abandoned:
             count = Count(offset, record.name, record.settings)
             scan.counts[record.name] = self._counts[offset] = count
+
+    def _annotate(self, record: ScanAnnotated) -> None:
+        scan = self.scans.get(record.ordinal)
+        if scan:
+            merged = scan.annotations | record.fields
+            scan.annotations = {name: text for name, text in merged.items() if text}
 
     def _abandon(self, record: CountAbandoned) -> None:
         count = self._counts.get(record.count) if record.count is not None else None

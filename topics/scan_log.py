@@ -15,6 +15,7 @@ from topics.geometry import SECTORS, ScanGeometry
 from topics.json_message import Count, JsonMessage, Name, Offset, Sector, TimeNs, decode_json
 from topics.marker import EndReason, Ledger
 
+DEFAULT_SESSION = "default"
 LIVE = "live"  # the name of the first count of a scan
 
 Text = Annotated[str, Field(max_length=400)]
@@ -132,7 +133,47 @@ class CountAbandoned(_Record):
     why: Text
 
 
-LogRecord = ReceiverStarted | ScanStarted | SectorEnded | CountStarted | CountFinished | CountAbandoned
+class SessionStarted(_Record):
+    """Scans that begin from now on are filed under this session."""
+
+    kind: Literal["session started"] = "session started"
+    name: Name
+
+
+class SessionEnded(_Record):
+    """Scans that begin from now on are filed under the default session."""
+
+    kind: Literal["session ended"] = "session ended"
+    name: Name
+
+
+class ScanAnnotated(_Record):
+    """What a person says of a scan. A later value of a field replaces the earlier one; an empty one removes it."""
+
+    kind: Literal["scan annotated"] = "scan annotated"
+    ordinal: Offset
+    fields: Annotated[dict[Name, Annotated[str, Field(max_length=400)]], Field(min_length=1, max_length=32)]
+
+
+class CloseRequested(_Record):
+    """Receivers are to end this scan now."""
+
+    kind: Literal["close requested"] = "close requested"
+    ordinal: Offset
+
+
+LogRecord = (
+    ReceiverStarted
+    | ScanStarted
+    | SectorEnded
+    | CountStarted
+    | CountFinished
+    | CountAbandoned
+    | SessionStarted
+    | SessionEnded
+    | ScanAnnotated
+    | CloseRequested
+)
 _ADAPTER: TypeAdapter[LogRecord] = TypeAdapter(Annotated[LogRecord, Field(discriminator="kind")])
 
 

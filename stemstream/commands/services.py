@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from producers.scan_shape import SizeFields
 from service.errors import InputError
 from stemstream.commands.options import (
     Background,
@@ -16,11 +17,11 @@ from stemstream.commands.options import (
     LogLevel,
     MetricsPort,
     Output,
-    Session,
     Xray,
     check_name,
     common_settings,
     count_settings,
+    sector_addresses,
 )
 from topics.geometry import SECTORS
 
@@ -31,29 +32,70 @@ def receive(
         list[int],
         typer.Option(metavar="N [N …]", min=0, max=SECTORS - 1, help="Sectors to receive."),
     ],
-    source: Annotated[list[str], typer.Option("--from", metavar="FILES", help="Folder, glob or files of raw data.")],
+    source: Annotated[
+        list[str],
+        typer.Option(
+            "--from",
+            metavar="tcp://HOST:PORT | FILES",
+            help="Where to bind for the live feed: an address a sector, or one, and the next ports for the next "
+            "sectors. Or raw files of one scan: folder, glob or names.",
+        ),
+    ],
     more: Annotated[list[str] | None, typer.Argument(metavar="[N …] [FILES …]", hidden=True)] = None,
-    session: Session = "default",
+    ready: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            envvar="STEMSTREAM_READY",
+            help="Where senders may ask whether the live receiver is ready (usually port 16000).",
+        ),
+    ] = None,
+    buffer_gib: Annotated[
+        float,
+        typer.Option(envvar="STEMSTREAM_BUFFER_GIB", min=0.01, help="Live frames held in memory before some are lost."),
+    ] = 0.5,
+    scan_size_fields: Annotated[
+        SizeFields,
+        typer.Option(envvar="STEMSTREAM_SCAN_SIZE_FIELDS", help="What the live feed's two size fields say."),
+    ] = SizeFields.AUTO,
+    drop_flyback: Annotated[
+        bool, typer.Option("--drop-flyback", envvar="STEMSTREAM_DROP_FLYBACK", help="Leave out the last column.")
+    ] = False,
+    idle_timeout: Annotated[
+        float,
+        typer.Option(envvar="STEMSTREAM_IDLE_TIMEOUT", min=0.1, help="Seconds without a frame that end a live scan."),
+    ] = 10.0,
+    session: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Session to file the scans under. Default: the one that is current."),
+    ] = None,
     feed: Annotated[
-        str, typer.Option(help="Names this run of the source: a restart with the same name resumes its scan.")
+        str, typer.Option(help="Names this run of raw files: a restart with the same name resumes its scan.")
     ] = "",
     bootstrap: Bootstrap = None,
     metrics_port: MetricsPort = 0,
     log_level: LogLevel = "info",
 ) -> None:
-    """Publish sectors of the detector, here from raw files, as compressed chunks."""
-    from producers.receiver import ReceiverSettings, run_receiver  # noqa: PLC0415  # each service imports only its own
+    """Publish sectors of the detector, from its live feed or from raw files, as compressed chunks."""
+    from producers.live_sector import LiveOptions  # noqa: PLC0415  # each service imports only its own
+    from producers.receiver import LIVE_FEED, ReceiverSettings, run_receiver  # noqa: PLC0415
 
-    # What follows --sector N or --from FILE without an option of its own: numbers are sectors, the rest files.
-    sectors = [*sector, *(int(word) for word in more or [] if word.isdecimal())]
+    # What follows --sector N or --from FILE without an option of its own: numbers are sectors, the rest sources.
+    sectors = list(dict.fromkeys([*sector, *(int(word) for word in more or [] if word.isdecimal())]))
     if any(number >= SECTORS for number in sectors):
         raise InputError(f"--sector {max(sectors)}: the sectors are 0 to {SECTORS - 1}")
+    sources = [*source, *(word for word in more or [] if not word.isdecimal())]
+    addresses = sector_addresses(sources, sectors) if sources[0].startswith("tcp://") else {}
     settings = ReceiverSettings(
         common=common_settings(bootstrap, metrics_port, log_level),
-        sectors=tuple(sorted(set(sectors))),
-        source=[*source, *(word for word in more or [] if not word.isdecimal())],
-        session=check_name("--session", session),
-        feed=feed or f"receive-{uuid.uuid4()}",
+        sectors=tuple(sorted(sectors)),
+        source=sources,
+        session=check_name("--session", session) if session else None,
+        feed=LIVE_FEED if addresses else feed or f"receive-{uuid.uuid4()}",
+        addresses=addresses,
+        ready_address=ready,
+        buffer_bytes=int(buffer_gib * 2**30),
+        live=LiveOptions(size_fields=scan_size_fields, drop_flyback=drop_flyback, idle_timeout_s=idle_timeout),
     )
     raise typer.Exit(run_receiver(settings))
 

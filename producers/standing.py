@@ -1,0 +1,201 @@
+"""A receiver's standing in the scan log: its epoch, the scans it states or resumes, the ends it reports."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+
+from producers.publisher import FLUSH_TIMEOUT_S, Interrupted, SectorPublisher
+from producers.scan_shape import ScanShape
+from producers.tail import PartitionTail, read_tails
+from service.catalogue import Scan
+from service.errors import InputError
+from service.kafka import Producer, producer
+from service.logs import get_logger
+from service.metrics import Metrics
+from service.process import StopFlag
+from service.scan_log import ScanLog
+from service.topic_admin import deployment_partitions
+from service.version import VERSION
+from topics.geometry import ScanGeometry
+from topics.marker import EndReason, Ledger
+from topics.scan_log import ReceiverStarted, ScanStarted, SectorEnded
+
+# About 1 MB a chunk after compression (docs/decisions/0004-chunk-size.md); constant for a scan.
+FRAMES_PER_CHUNK = 16
+LOG_CHECK_INTERVAL_S = 1.0
+
+
+class Standing:
+    """What one receiver process says and reads in the scan log. ``feed`` names its source, see ScanStarted.
+
+    ``session`` None: scans are filed under the session that is current when they begin.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        sectors: tuple[int, ...],
+        session: str | None,
+        feed: str,
+        *,
+        metrics: Metrics,
+        stop: StopFlag,
+        log: ScanLog,
+    ) -> None:
+        self.partitions = deployment_partitions(bootstrap)
+        self._bootstrap, self._sectors, self._session, self._feed = bootstrap, sectors, session, feed
+        self._metrics, self._stop, self._log = metrics, stop, log
+        self._producer: Producer = producer(bootstrap)
+        self._epoch = -1
+        self._next_check = 0.0
+        self._discarded = metrics.counter("discarded_sector_frames", "Sector frames not published", "sector", "reason")
+
+    def announce(self) -> None:
+        """Take over the sectors: the offset of this record is the epoch of all that is published from now on."""
+        record = ReceiverStarted(sectors=list(self._sectors), host=platform.node(), pid=os.getpid(), version=VERSION)
+        self._epoch = self._log.append(record)
+        self._log.catch_up()
+
+    def close_left_open(self) -> None:
+        """End the scans of another feed that an earlier receiver of these sectors left open."""
+        for sector in self._sectors:
+            scan = self._log.catalogue.newest_of_sector(sector)
+            if scan and sector not in scan.ended and scan.feed != self._feed:
+                get_logger().warning("closing a scan that was left open", ordinal=scan.ordinal, sector=sector)
+                publisher = self._publisher(sector, scan.ordinal, scan.geometry)
+                self._resume(publisher, scan)
+                self.end_sectors({publisher: Ledger()}, EndReason.ABANDONED)
+
+    def begin_scan(self, number: int, geometry: ScanGeometry) -> list[SectorPublisher]:
+        """State the scan or find the one that this feed began; returns the publishers of the sectors not yet ended."""
+        catalogue = self._log.catalogue
+        begun = {s: catalogue.newest_of_sector(s) for s in self._sectors}
+        fresh = [s for s, scan in begun.items() if scan is None or scan.feed != self._feed]
+        publishers = []
+        if fresh:
+            ordinal = self._state(number, geometry, fresh)
+            publishers += [self._publisher(s, ordinal, geometry) for s in fresh]
+            for publisher in publishers:
+                publisher.start()
+        for sector, scan in begun.items():
+            if scan and sector not in fresh and sector not in scan.ended:
+                publisher = self._publisher(sector, scan.ordinal, scan.geometry)
+                self._resume(publisher, scan)
+                publishers.append(publisher)
+        return publishers
+
+    def begin_live(self, sector: int, number: int, shape: ScanShape) -> SectorPublisher:
+        """State a live scan of one sector, in the geometry that another sector of it stated before."""
+        self._log.poll()
+        geometry = ScanGeometry(
+            width=shape.width,
+            height=shape.height,
+            frames_per_position=shape.frames_per_position,
+            frames_per_chunk=FRAMES_PER_CHUNK,
+            partitions=self.partitions,
+        )
+        newest = next(reversed(self._log.catalogue.scans.values()), None)
+        if newest and (newest.number, newest.feed) == (number, self._feed) and sector not in newest.stated:
+            same_size = (newest.geometry.width, newest.geometry.height) == (shape.width, shape.height)
+            geometry = newest.geometry if same_size else geometry
+        publisher = self._publisher(sector, self._state(number, geometry, [sector]), geometry)
+        publisher.start()
+        return publisher
+
+    def resume_live(self) -> list[tuple[int, SectorPublisher]]:
+        """Take up the scans of this feed that an earlier receiver left open; their numbers and publishers."""
+        resumed = []
+        for sector in self._sectors:
+            scan = self._log.catalogue.newest_of_sector(sector)
+            if scan and scan.feed == self._feed and sector not in scan.ended:
+                publisher = self._publisher(sector, scan.ordinal, scan.geometry)
+                self._resume(publisher, scan)
+                resumed.append((scan.number, publisher))
+        return resumed
+
+    def closed_by_hand(self) -> set[int]:
+        """Ordinals of the scans that somebody asked to close."""
+        return self._log.catalogue.to_close
+
+    def end_sectors(self, sectors: dict[SectorPublisher, Ledger], reason: EndReason | None = None) -> None:
+        """End sectors in their topics, side by side, and then in the scan log.
+
+        The ledgers have what the receiver counted besides what was published. Without a reason it is COMPLETE where
+        all frames were published, else SOURCE_ENDED.
+        """
+        ended = [(p, *self._end_in_topic(p, counted, reason)) for p, counted in sectors.items()]
+        for publisher, ended_by, ledger in ended:
+            publisher.wait_until_acknowledged()
+            record = SectorEnded(
+                ordinal=publisher.ordinal,
+                sector=publisher.sector,
+                epoch=self._epoch,
+                reason=ended_by,
+                ledger=ledger,
+                first_offsets=publisher.first_offsets,
+                last_offsets=publisher.last_offsets,
+            )
+            self._log.append(record)
+            get_logger().info("sector ended", **record.model_dump(exclude={"kind", "schema_id"}))
+
+    def _end_in_topic(
+        self, publisher: SectorPublisher, counted: Ledger, reason: EndReason | None
+    ) -> tuple[EndReason, Ledger]:
+        for name in ("repeated", "late", "refused"):
+            self._discarded.labels(publisher.sector, name).inc(getattr(counted, name))
+        complete = publisher.ledger(counted).published == publisher.geometry.frames
+        ended_by = reason or (EndReason.COMPLETE if complete else EndReason.SOURCE_ENDED)
+        return ended_by, publisher.end(ended_by, counted)
+
+    def check(self) -> None:
+        """Between chunks: stop if asked to, or if a newer receiver serves a sector of this one."""
+        self._metrics.health.beat()
+        if self._stop:
+            raise Interrupted
+        if time.monotonic() < self._next_check:
+            return
+        self._next_check = time.monotonic() + LOG_CHECK_INTERVAL_S
+        self._log.poll()
+        for sector in self._sectors:
+            if self._log.catalogue.epochs.get(sector, self._epoch) > self._epoch:
+                raise InputError(f"another receiver serves sector {sector} since; this one ends")
+
+    def wait_until_acknowledged(self) -> None:
+        """Wait until the broker has all that was published; :class:`Interrupted` if it does not answer."""
+        if self._producer.flush(FLUSH_TIMEOUT_S):
+            raise Interrupted
+
+    def _state(self, number: int, geometry: ScanGeometry, sectors: list[int]) -> int:
+        offset = self._log.append(
+            ScanStarted(
+                session=self._session or self._log.catalogue.session,
+                number=number,
+                geometry=geometry,
+                sectors=sectors,
+                epoch=self._epoch,
+                feed=self._feed,
+            )
+        )
+        ordinal = self._log.catch_up().scan_of_statement.get(offset)
+        if ordinal is None:
+            raise InputError("another receiver took over a sector of this one; this one ends")
+        get_logger().info("scan started", ordinal=ordinal, number=number, sectors=sectors, **geometry.model_dump())
+        return ordinal
+
+    def _publisher(self, sector: int, ordinal: int, geometry: ScanGeometry) -> SectorPublisher:
+        return SectorPublisher(
+            self._producer,
+            self._metrics,
+            self._stop,
+            sector=sector,
+            ordinal=ordinal,
+            epoch=self._epoch,
+            geometry=geometry,
+        )
+
+    def _resume(self, publisher: SectorPublisher, scan: Scan) -> None:
+        tails: list[PartitionTail] = read_tails(self._bootstrap, publisher.sector, self.partitions)
+        publisher.resume(tails, scan.started_ms * 1_000_000)
+        get_logger().info("scan resumed", ordinal=scan.ordinal, sector=publisher.sector)
