@@ -129,6 +129,7 @@ class ScanFile:
             "verdict": account.verdict,
             "account": account.model_dump_json(),
             "settings": self._count.settings.model_dump(),
+            "annotations": self._scan.annotations,
         }
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consumers.scan_file import ScanFile
+from service.catalogue import Scan
+from service.counted_file import annotate_file
 from service.errors import FaultError, InputError
 from service.kafka import (
     REQUEST_TIMEOUT_S,
@@ -69,6 +71,12 @@ def check_output(output: Path) -> None:
         raise InputError(f"{output}: cannot be written: {error.strerror}") from error
 
 
+def annotate_scan(scan: Scan) -> list[Path]:
+    """Bring a scan's annotations into its finished files; the files that changed."""
+    paths = [Path(name) for name in scan.files]
+    return [path for path in paths if path.exists() and annotate_file(path, scan.annotations)]
+
+
 class _Sink:
     def __init__(self, settings: SinkSettings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
@@ -80,6 +88,7 @@ class _Sink:
         self._producer = producer(bootstrap)
         self._consumer = consumer(bootstrap, SINK_GROUP)
         self._files: dict[int, ScanFile] = {}
+        self._annotated: dict[int, dict[str, str]] = {}  # what is in the files, by ordinal
         self._done: set[int] = set()  # counts that need no (further) file
         self._next_offsets: dict[int, int] = {}
         self._frames = metrics.counter("written_frames", "Complete frames written into files")
@@ -94,7 +103,9 @@ class _Sink:
                 self._metrics.health.beat()
                 for message in self._poll():
                     self._take_in(message)
-                self._drop_abandoned()
+                if self._log.poll():
+                    self._drop_abandoned()
+                    self._annotate()
         except OSError as error:
             raise FaultError(
                 f"{error.filename or self._settings.output}: writing failed: {error.strerror or error}; "
@@ -121,6 +132,7 @@ class _Sink:
         self._log.catch_up()
         self._remove_old_partials()
         client.assign([self._start_of(place) for place in self._committed(client)])
+        self._annotate()
         self._metrics.health.set_ready(True)
         get_logger().info("active", offsets=self._next_offsets)
 
@@ -157,11 +169,17 @@ class _Sink:
         self._files.clear()
 
     def _drop_abandoned(self) -> None:
-        if self._log.poll():
-            for count in [count for count, scan_file in self._files.items() if not scan_file.count_running]:
-                get_logger().warning("count abandoned, its partial file is dropped", count=count)
-                self._files.pop(count).discard()
-                self._done.add(count)
+        for count in [count for count, scan_file in self._files.items() if not scan_file.count_running]:
+            get_logger().warning("count abandoned, its partial file is dropped", count=count)
+            self._files.pop(count).discard()
+            self._done.add(count)
+
+    def _annotate(self) -> None:
+        """Bring annotations that came after a file was finished into it. Only the active sink touches files."""
+        for scan in self._log.catalogue.annotated(self._annotated) if self._next_offsets else []:
+            for path in annotate_scan(scan):
+                get_logger().info("file annotated", ordinal=scan.ordinal, output=str(path))
+            self._annotated[scan.ordinal] = scan.annotations
 
     # Messages come in.
 

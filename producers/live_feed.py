@@ -52,6 +52,7 @@ class LiveFeed:
     def __init__(self, buffer_bytes: int, metrics: Metrics) -> None:
         self.ready = False  # what the readiness socket waits for
         self.lost: Counter[tuple[int, int]] = Counter()  # by sector and scan number, since last asked
+        self.tee: dict[int, zmq.Socket[bytes]] = {}  # by sector: where messages are passed on to
         self._limit = max(1, buffer_bytes // SECTOR_FRAME_BYTES)
         self._queue: queue.SimpleQueue[LiveFrame] = queue.SimpleQueue()
         self._accepted = self._released = 0  # each is written by one thread only
@@ -59,6 +60,7 @@ class LiveFeed:
         self._received = metrics.counter("received_sector_frames", "Sector frames received", "sector")
         self._lost_total = metrics.counter("lost_sector_frames", "Sector frames lost: the buffer was full", "sector")
         self._refused = metrics.counter("refused_feed_messages", "Messages that are no sector frame of ours", "reason")
+        self._tee_dropped = metrics.counter("tee_dropped_messages", "Messages that the tee did not take", "sector")
         self._buffered = metrics.gauge("buffered_bytes", "Pixel bytes received and not yet in a chunk")
         metrics.gauge("buffer_limit_bytes", "Most that is buffered before frames are lost").set(buffer_bytes)
 
@@ -108,7 +110,16 @@ class LiveFeed:
                 parts: list[Any] = socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
+            self._pass_on(parts, sector)
             self._accept(parts, sector)
+
+    def _pass_on(self, parts: list[zmq.Frame], sector: int) -> None:
+        """Send the message on as it is; when the other side does not keep up it loses some, never this one."""
+        if sector in self.tee:
+            try:
+                self.tee[sector].send_multipart(parts, zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                self._tee_dropped.labels(sector).inc()
 
     def _accept(self, parts: list[zmq.Frame], sector: int) -> None:
         try:
@@ -147,9 +158,11 @@ def _checked_header(parts: list[zmq.Frame], sector: int) -> FeedHeader:
 
 @contextmanager
 def open_live_feed(
-    addresses: dict[int, str], ready_address: str | None, buffer_bytes: int, metrics: Metrics
+    addresses: dict[int, str], ready_address: str | None, tee: dict[int, str], buffer_bytes: int, metrics: Metrics
 ) -> Iterator[LiveFeed]:
     """Bind the sockets, one address a sector, and receive in the background while the context is open.
+
+    All messages are passed on to the addresses of ``tee``, if any.
 
     Raises
     ------
@@ -165,6 +178,11 @@ def open_live_feed(
             for sector, address in addresses.items()
         }
         ready = _bound(stack, context, zmq.REP, ready_address, "readiness") if ready_address else None
+        for sector, address in tee.items():
+            feed.tee[sector] = stack.enter_context(context.socket(zmq.PUSH))
+            feed.tee[sector].linger = 0
+            feed.tee[sector].sndhwm = SOCKET_MESSAGES
+            feed.tee[sector].connect(address)
         thread = threading.Thread(target=feed.receive, args=(sockets, ready, stop), daemon=True)
         thread.start()
         try:

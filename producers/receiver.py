@@ -43,6 +43,7 @@ class ReceiverSettings:
     feed: str
     addresses: dict[int, str] = field(default_factory=dict)
     ready_address: str | None = None
+    tee: dict[int, str] = field(default_factory=dict)  # where the live feed is passed on to, an address a sector
     buffer_bytes: int = 2**29
     live: LiveOptions = field(default_factory=LiveOptions)
 
@@ -68,7 +69,9 @@ def _receive(settings: ReceiverSettings, metrics: Metrics, stop: StopFlag) -> in
             if files is not None:
                 _receive_files(files, standing, metrics)
             else:
-                with open_live_feed(settings.addresses, settings.ready_address, settings.buffer_bytes, metrics) as feed:
+                with open_live_feed(
+                    settings.addresses, settings.ready_address, settings.tee, settings.buffer_bytes, metrics
+                ) as feed:
                     _receive_live(settings, feed, standing, metrics, stop)
         except Interrupted:
             get_logger().warning("stopped in the middle of a scan; a receiver with the same feed resumes it")
@@ -144,7 +147,7 @@ def _receive_live(
                 sector.tick(time.monotonic())
                 if sector.ordinal in standing.closed_by_hand():
                     sector.end(EndReason.CLOSED, time.monotonic())
-            standing.check()
+            standing.watch_log()
     finally:
         metrics.health.set_ready(False, "stopping")
     for sector in sectors.values():

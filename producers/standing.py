@@ -150,10 +150,14 @@ class Standing:
         return ended_by, publisher.end(ended_by, counted)
 
     def check(self) -> None:
-        """Between chunks: stop if asked to, or if a newer receiver serves a sector of this one."""
-        self._metrics.health.beat()
+        """Between chunks: :class:`Interrupted` if asked to stop; see :meth:`watch_log`."""
         if self._stop:
             raise Interrupted
+        self.watch_log()
+
+    def watch_log(self) -> None:
+        """Once a second, see what is new in the scan log; InputError if a newer receiver serves one of the sectors."""
+        self._metrics.health.beat()
         if time.monotonic() < self._next_check:
             return
         self._next_check = time.monotonic() + LOG_CHECK_INTERVAL_S

@@ -6,10 +6,12 @@ A pure fold: every reader of the log comes to the same result.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from topics.geometry import ScanGeometry
 from topics.scan_log import (
     DEFAULT_SESSION,
+    LIVE,
     CloseRequested,
     CountAbandoned,
     CountFinished,
@@ -23,6 +25,8 @@ from topics.scan_log import (
     SessionEnded,
     SessionStarted,
 )
+
+State = Literal["running", "complete", "incomplete", "failed"]
 
 # A scan all of whose stated sectors ended longer ago than this takes no further sector.
 IDLE_TIMEOUT_MS = 10_000
@@ -43,6 +47,13 @@ class Count:
         """Whether somebody still works on it."""
         return self.finished is None and self.abandoned is None
 
+    @property
+    def state(self) -> State:
+        """Where the count stands."""
+        if self.finished is not None:
+            return self.finished.account.verdict
+        return "failed" if self.abandoned is not None else "running"
+
 
 @dataclass(slots=True)
 class Scan:
@@ -60,6 +71,19 @@ class Scan:
     counts: dict[str, Count] = field(default_factory=dict)
     abandoned: str | None = None  # before any count of it was started
     annotations: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        """Where the scan stands: as its live count does."""
+        count = self.counts.get(LIVE)
+        if count is not None:
+            return count.state
+        return "failed" if self.abandoned is not None else "running"
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of the finished files."""
+        return [count.finished.output for count in self.counts.values() if count.finished]
 
     def is_open(self, now_ms: int) -> bool:
         """Whether a further sector may still join."""
@@ -106,6 +130,17 @@ class Catalogue:
                 self._annotate(record)
             case CloseRequested():
                 self.to_close.add(record.ordinal)
+
+    def find(self, name: str) -> Scan | None:
+        """The scan that a person names: an ordinal, ``session/number`` (the newest of that label) or ``last``."""
+        if name.isdecimal():
+            return self.scans.get(int(name))
+        newest_first = reversed(self.scans.values())
+        return next((s for s in newest_first if name in ("last", f"{s.session}/{s.number}")), None)
+
+    def annotated(self, known: dict[int, dict[str, str]]) -> list[Scan]:
+        """Finished scans whose annotations are not those already known, by ordinal."""
+        return [s for s in self.scans.values() if s.files and s.annotations != known.get(s.ordinal, {})]
 
     def newest_of_sector(self, sector: int) -> Scan | None:
         """Return the newest scan that this sector stated."""

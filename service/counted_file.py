@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import FaultError
+from service.errors import InputError
 from topics.event import ALL_SECTORS
 from topics.geometry import FRAME_HEIGHT, FRAME_WIDTH, ScanGeometry
 
 FORMAT_VERSION = 3  # stempy's
+_ANNOTATIONS = "metadata/stemstream/annotations"
 Value = str | int | float | bool
 Fields = Mapping[str, "Value | Fields"]
 
@@ -70,8 +72,7 @@ class CountedFileWriter:
         dataset.attrs["meaning"] = "bit m is set where sector m of the frame was missing; such a frame has no electrons"
         _write_fields(self._file.create_group("metadata").create_group("stemstream"), metadata)
         self._file.close()
-        with self.path.open("rb") as written:
-            os.fsync(written.fileno())
+        _sync(self.path)
 
     def discard(self) -> None:
         """Close and remove the file, whatever state it is in."""
@@ -102,11 +103,7 @@ def publish_file(partial: Path, wanted: Path) -> Path:
         number += 1
         final = wanted.with_stem(f"{wanted.stem}-{number}")
     partial.rename(final)
-    folder = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _sync(final.parent)
     return final
 
 
@@ -123,6 +120,35 @@ def read_identity(path: Path) -> tuple[str, int, int, str] | None:
             )
     except (OSError, KeyError):
         return None
+
+
+def annotate_file(path: Path, annotations: Mapping[str, str]) -> bool:
+    """Put a person's annotations into a finished file, through a copy; False if they are there already.
+
+    OSError if it fails; the file is then as it was.
+    """
+    with h5py.File(path, "r") as file:
+        if dict(file[_ANNOTATIONS].attrs if _ANNOTATIONS in file else {}) == dict(annotations):
+            return False
+    copy = path.with_name(f".{path.name}.annotated")
+    shutil.copyfile(path, copy)
+    with h5py.File(copy, "r+") as file:
+        if _ANNOTATIONS in file:
+            del file[_ANNOTATIONS]
+        _write_fields(file.create_group(_ANNOTATIONS), annotations)
+    _sync(copy)
+    copy.replace(path)
+    _sync(path.parent)
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Bring a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +169,11 @@ class CountedEvents:
 
 
 def read_events(path: Path) -> CountedEvents:
-    """Read a counted file whole.
+    """Read a counted file whole, also one that stempy wrote: then no sector is missing and the label is its name.
 
     Raises
     ------
-    FaultError
+    InputError
         It cannot be opened or is no counted file.
     """
     try:
@@ -156,15 +182,17 @@ def read_events(path: Path) -> CountedEvents:
             positions = file["electron_events/scan_positions"].attrs
             rows = frames[()]
             width, height = int(positions["Nx"]), int(positions["Ny"])
-            attributes = file["metadata/stemstream"].attrs
+            events = file["electron_events"]
+            masks = events["missing_sectors"][()] if "missing_sectors" in events else np.zeros(len(rows), np.uint8)
+            ours = file.get("metadata/stemstream")
             return CountedEvents(
                 indices=np.concatenate([np.empty(0, np.uint32), *rows]),
                 offsets=np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]),
-                missing_sectors=file["electron_events/missing_sectors"][()],
+                missing_sectors=masks,
                 scan_shape=(height, width),
                 frames_per_position=len(rows) // (width * height),
                 frame_shape=(int(frames.attrs["Nx"]), int(frames.attrs["Ny"])),
-                label=f"{attributes['session']}/{attributes['number']}",
+                label=f"{ours.attrs['session']}/{ours.attrs['number']}" if ours else path.stem,
             )
     except (OSError, KeyError) as error:
-        raise FaultError(f"{path}: no counted file: {error}") from error
+        raise InputError(f"{path}: no counted file: {error}") from error

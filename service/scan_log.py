@@ -26,6 +26,7 @@ class ScanLog:
     """The scan log with its catalogue: :meth:`append` a record, :meth:`poll` for new ones, :meth:`catch_up`."""
 
     def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
         self.catalogue = Catalogue()
         self.next_offset = 0
         self._producer = producer(bootstrap)

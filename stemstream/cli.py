@@ -11,7 +11,7 @@ from service.errors import StemstreamError
 from service.kafka import KafkaException
 from service.process import print_error
 from service.version import VERSION
-from stemstream.commands import broker, run, services, simulate, topics
+from stemstream.commands import broker, compare, run, scans, services, session, simulate, topics
 
 app = typer.Typer(
     name="stemstream",
@@ -26,6 +26,9 @@ app.command("simulate")(simulate.simulate)
 app.command("receive")(services.receive)
 app.command("count")(services.count)
 app.command("sink")(services.sink)
+app.command("compare")(compare.compare)
+app.add_typer(session.app, name="session")
+app.add_typer(scans.app, name="scans")
 app.add_typer(topics.app, name="topics")
 app.add_typer(broker.app, name="broker")
 

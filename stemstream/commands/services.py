@@ -50,6 +50,13 @@ def receive(
             help="Where senders may ask whether the live receiver is ready (usually port 16000).",
         ),
     ] = None,
+    tee: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            help="Pass the live feed on, to the pipeline used so far: an address a sector, or one and the next ports.",
+        ),
+    ] = None,
     buffer_gib: Annotated[
         float,
         typer.Option(envvar="STEMSTREAM_BUFFER_GIB", min=0.01, help="Live frames held in memory before some are lost."),
@@ -94,6 +101,7 @@ def receive(
         feed=LIVE_FEED if addresses else feed or f"receive-{uuid.uuid4()}",
         addresses=addresses,
         ready_address=ready,
+        tee=sector_addresses(tee, sectors) if tee else {},
         buffer_bytes=int(buffer_gib * 2**30),
         live=LiveOptions(size_fields=scan_size_fields, drop_flyback=drop_flyback, idle_timeout_s=idle_timeout),
     )
