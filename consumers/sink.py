@@ -85,7 +85,7 @@ class _Sink:
         self._partitions = deployment_partitions(bootstrap)
         self._cluster_id = cluster_id(bootstrap)
         self._log = ScanLog(bootstrap)
-        self._producer = producer(bootstrap)
+        self._producer = producer(bootstrap, "sink")
         self._consumer = consumer(bootstrap, SINK_GROUP)
         self._files: dict[int, ScanFile] = {}
         self._annotated: dict[int, dict[str, str]] = {}  # what is in the files, by ordinal

@@ -56,7 +56,7 @@ class LiveOptions:
 
     size_fields: SizeFields = SizeFields.AUTO
     drop_flyback: bool = False
-    reorder_window: int = 512  # frames
+    reorder_window: int = 400  # frames by which one may come late
     idle_timeout_s: float = 10.0
     most_opening: int = 256  # frames held until a scan's shape is certain
 
@@ -158,8 +158,9 @@ class LiveSector:
         if self._open is not None:
             self._publish(self._open, self._open.chunker.finish())
 
-    def resume(self, number: int, scan: LiveScan) -> None:
+    def resume(self, number: int, scan: LiveScan, now: float) -> None:
         """Go on with a scan that an earlier receiver left open. Its frames of published chunks are late."""
+        self._last_frame_at = now
         geometry = scan.geometry
         shape = ScanShape(geometry.width, geometry.height, geometry.frames_per_position)
         self._open = self._opened(ScanKey(number, -1, -1), shape, scan)

@@ -6,12 +6,13 @@ publish start markers, chunks, end markers, and say in the scan log how each sec
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from dataclasses import dataclass, field
 
 from producers.chunker import Chunker, FilledChunk
-from producers.live_feed import LiveFeed, open_live_feed
+from producers.live_feed import open_live_feed
 from producers.live_sector import LiveOptions, LiveScan, LiveSector
 from producers.publisher import Interrupted, SectorPublisher
 from producers.raw_files import RawFiles, open_raw_files
@@ -21,7 +22,7 @@ from service.logs import get_logger
 from service.metrics import Metrics
 from service.process import CommonSettings, StopFlag, run_service
 from service.scan_log import ScanLog
-from topics.geometry import MAX_FRAMES, ScanGeometry
+from topics.geometry import MAX_FRAMES, SECTOR_FRAME_BYTES, ScanGeometry
 from topics.marker import EndReason, Ledger
 
 LIVE_FEED = "live"
@@ -121,25 +122,27 @@ def _counted(chunker: Chunker) -> Ledger:
 # The live feed: one scan after the other, until asked to stop.
 
 
-def _receive_live(
-    settings: ReceiverSettings, feed: LiveFeed, standing: Standing, metrics: Metrics, stop: StopFlag
-) -> None:
+def _receive_live(settings: ReceiverSettings, standing: Standing, metrics: Metrics, stop: StopFlag) -> None:
+    # Half of the memory is for frames that wait, half for chunks that wait for frames which come late.
+    half = settings.buffer_bytes // 2
+    window = half // len(settings.sectors) // SECTOR_FRAME_BYTES
+    options = dataclasses.replace(settings.live, reorder_window=window)
     standing.announce()
     standing.close_left_open()
-    sectors = {
-        sector: LiveSector(
-            settings.live,
-            functools.partial(_begin, standing, sector),
-            feed.release,
-            functools.partial(feed.take_lost, sector),
-        )
-        for sector in settings.sectors
-    }
-    for number, publisher in standing.resume_live():
-        sectors[publisher.sector].resume(number, _Outgoing(publisher, standing))
-    feed.ready = True
-    metrics.health.set_ready(True)
-    try:
+    with open_live_feed(settings.addresses, settings.ready_address, settings.tee, half, metrics) as feed:
+        sectors = {
+            sector: LiveSector(
+                options,
+                functools.partial(_begin, standing, sector),
+                feed.release,
+                functools.partial(feed.take_lost, sector),
+            )
+            for sector in settings.sectors
+        }
+        for number, publisher in standing.resume_live():
+            sectors[publisher.sector].resume(number, _Outgoing(publisher, standing), time.monotonic())
+        feed.ready = True
+        metrics.health.set_ready(True)
         while not stop:
             for frame in feed.take(TAKE_TIMEOUT_S):
                 sectors[frame.sector].take(frame, time.monotonic())
@@ -148,11 +151,10 @@ def _receive_live(
                 if sector.ordinal in standing.closed_by_hand():
                     sector.end(EndReason.CLOSED, time.monotonic())
             standing.watch_log()
-    finally:
         metrics.health.set_ready(False, "stopping")
-    for sector in sectors.values():
-        sector.flush()
-    standing.wait_until_acknowledged()
+        for sector in sectors.values():
+            sector.flush()
+        standing.wait_until_acknowledged()
 
 
 class _Outgoing(LiveScan):

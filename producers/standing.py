@@ -47,7 +47,7 @@ class Standing:
         self.partitions = deployment_partitions(bootstrap)
         self._bootstrap, self._sectors, self._session, self._feed = bootstrap, sectors, session, feed
         self._metrics, self._stop, self._log = metrics, stop, log
-        self._producer: Producer = producer(bootstrap)
+        self._producer: Producer = producer(bootstrap, "receiver")
         self._epoch = -1
         self._next_check = 0.0
         self._discarded = metrics.counter("discarded_sector_frames", "Sector frames not published", "sector", "reason")

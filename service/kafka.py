@@ -39,10 +39,9 @@ TRANSACTION_TIMEOUT_MS = 5_000
 # A fetch takes at most this much of one partition: an uncompressible chunk of 16 sector frames and its header.
 FETCH_BYTES_A_PARTITION = 3 * MIB
 PREFETCH_KIB = 64 * 1024
-PUBLISH_QUEUE_KIB = 256 * 1024
+PUBLISH_QUEUE_KIB = 64 * 1024
 
 _COMMON: dict[str, Any] = {
-    "client.id": "stemstream",
     "socket.keepalive.enable": True,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1_000,
@@ -72,13 +71,14 @@ def _log_error(error: KafkaError) -> None:
     get_logger().warning("Kafka client", error=error.str())
 
 
-def producer(bootstrap: str, **config: Any) -> Producer:  # noqa: ANN401
+def producer(bootstrap: str, role: str, **config: Any) -> Producer:  # noqa: ANN401
     """Idempotent, ordered, acknowledged by all replicas; waits for an absent broker instead of skipping."""
     return Producer(
         _COMMON
         | {
             "error_cb": _log_error,
             "bootstrap.servers": bootstrap,
+            "client.id": role,  # quotas are set by it
             "enable.idempotence": True,
             "acks": "all",
             "message.timeout.ms": 0,
@@ -103,6 +103,7 @@ def transactional_producer(bootstrap: str, transactional_id: str) -> Producer:
     """
     made = producer(
         bootstrap,
+        "counter",
         **{
             "transactional.id": transactional_id,
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
@@ -125,6 +126,7 @@ def consumer(bootstrap: str, group: str, **config: Any) -> Consumer:  # noqa: AN
         | {
             "error_cb": _log_error,
             "bootstrap.servers": bootstrap,
+            "client.id": group,
             "group.id": group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,

@@ -29,7 +29,7 @@ class ScanLog:
         self.bootstrap = bootstrap
         self.catalogue = Catalogue()
         self.next_offset = 0
-        self._producer = producer(bootstrap)
+        self._producer = producer(bootstrap, "scan-log")
         self._consumer = consumer(bootstrap, "scan-log", **{"isolation.level": "read_uncommitted"})
         self._consumer.assign([TopicPartition(SCANS, 0, OFFSET_BEGINNING)])
 
