@@ -70,10 +70,7 @@ def _receive(settings: ReceiverSettings, metrics: Metrics, stop: StopFlag) -> in
             if files is not None:
                 _receive_files(files, standing, metrics)
             else:
-                with open_live_feed(
-                    settings.addresses, settings.ready_address, settings.tee, settings.buffer_bytes, metrics
-                ) as feed:
-                    _receive_live(settings, feed, standing, metrics, stop)
+                _receive_live(settings, standing, metrics, stop)
         except Interrupted:
             get_logger().warning("stopped in the middle of a scan; a receiver with the same feed resumes it")
     return 0
