@@ -159,7 +159,7 @@ class LiveSector:
             self._publish(self._open, self._open.chunker.finish())
 
     def resume(self, number: int, scan: LiveScan, now: float) -> None:
-        """Go on with a scan that an earlier receiver left open. Its frames of published chunks are late."""
+        """Go on with a scan that an earlier receiver left open. Frames of published chunks count as come."""
         self._last_frame_at = now
         geometry = scan.geometry
         shape = ScanShape(geometry.width, geometry.height, geometry.frames_per_position)
@@ -247,19 +247,18 @@ class LiveSector:
                 self._release()
                 return
             number -= y * opened.shape.frames_per_position
-        index = number // opened.scan.geometry.frames_per_chunk
-        if opened.scan.is_published(index):
-            opened.chunker.received += 1
-            opened.chunker.late += 1
-        else:
-            fits = opened.chunker.add_one(number, x, y, frame.pixels, frame.received_ns)
-            if fits and not opened.seen[number]:
-                opened.seen[number] = True
-                opened.to_come -= 1
+        chunker = opened.chunker
+        if number < len(opened.seen) and opened.seen[number]:
+            chunker.received += 1
+            chunker.repeated += 1
+        elif chunker.add_one(number, x, y, frame.pixels, frame.received_ns):
+            opened.seen[number] = True
+            opened.to_come -= 1
         self._release()
         self._publish(opened, opened.chunker.closed_by(number))
         if opened.to_come == 0:
-            self.end(EndReason.COMPLETE, self._last_frame_at)
+            # All frame numbers came: nothing to wait for, even if some came too late for their chunk.
+            self.end(EndReason.SOURCE_ENDED if chunker.late else EndReason.COMPLETE, self._last_frame_at)
 
     def _publish(self, opened: _Open, chunks: Iterable[FilledChunk]) -> None:
         for filled in chunks:

@@ -18,7 +18,7 @@ class EndReason(StrEnum):
     """Why a receiver ended its sector of a scan."""
 
     COMPLETE = "complete"  # all frame numbers are there
-    SOURCE_ENDED = "source ended"  # the files hold no more
+    SOURCE_ENDED = "source ended"  # nothing more will come
     NEXT_SCAN = "next scan"  # another scan began
     IDLE = "idle timeout"
     CLOSED = "closed by hand"
