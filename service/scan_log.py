@@ -72,7 +72,8 @@ class ScanLog:
 
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Take in what is new; whether there was anything."""
-        messages = self._consumer.consume(500, timeout_s)
+        first = self._consumer.poll(timeout_s)  # consume() alone would wait for a full batch
+        messages = [] if first is None else [first, *self._consumer.consume(500, 0)]
         for message in messages:
             if not raise_for(message):
                 continue
