@@ -59,6 +59,10 @@ class RawFiles:
                     run["frame_number"].astype(np.int64), positions[:, 0], positions[:, 1], run["pixels"]
                 )
 
+    def frame_numbers(self, sector: int) -> NDArray[np.int64]:
+        """Frame numbers of the sector's records, sorted; a repeated one is there again."""
+        return self._index[sector].frame_numbers
+
     def count(self, sector: int) -> int:
         """Number of records of a sector."""
         return len(self._index[sector].frame_numbers)

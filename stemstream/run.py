@@ -231,7 +231,7 @@ def _wait_until_ready(supervisor: Supervisor, children: list[Child]) -> None:
     waiting = list(children)
     while waiting:
         supervisor.check()
-        waiting = [child for child in waiting if not is_ready(child)]
+        waiting = [child for child in waiting if not is_ready(child.metrics_port)]
         if waiting and time.monotonic() > deadline:
             raise FaultError(f"{waiting[0].name} is not ready after {READY_TIMEOUT_S:.0f} s; see {waiting[0].log_file}")
         time.sleep(CHECK_INTERVAL_S)
