@@ -76,7 +76,7 @@ class PartitionMerge:
         """Take in the next message of a sector; says why if it is refused. ``size`` is its bytes in memory."""
         stream = self._streams[sector]
         stream.next_offset = offset + 1
-        epoch = message.header.epoch if isinstance(message, Chunk) else message.epoch
+        epoch = _epoch_of(message)
         if epoch < self.epochs[sector]:
             return Refusal.OLD_EPOCH
         self.epochs[sector] = epoch
@@ -114,8 +114,15 @@ class PartitionMerge:
         return stream.waiting[0][0] if stream.waiting else stream.next_offset
 
     def state(self) -> str:
-        """What a successor needs besides the offsets: position and newest epochs, as offset metadata."""
-        return json.dumps({"position": self.position, "epochs": self.epochs}, separators=(",", ":"))
+        """What a successor needs besides the offsets: position and newest epochs, as offset metadata.
+
+        Epochs as of the offsets: what waits here is read again, and must not look old to the successor.
+        """
+        epochs = [
+            _epoch_of(stream.waiting[0][2]) if stream.waiting else newest
+            for stream, newest in zip(self._streams, self.epochs, strict=True)
+        ]
+        return json.dumps({"position": self.position, "epochs": epochs}, separators=(",", ":"))
 
     @classmethod
     def restored(cls, states: Iterable[str | None]) -> PartitionMerge:
@@ -143,6 +150,10 @@ def position_of(message: Chunk | Marker) -> Position:
         case EndMarker():
             return message.ordinal, _END_PLACE
     return message.ordinal, _START_PLACE
+
+
+def _epoch_of(message: RawMessage) -> int:
+    return message.header.epoch if isinstance(message, Chunk) else message.epoch
 
 
 def _join(place: Position, heads: tuple[RawMessage | None, ...]) -> Joined | None:

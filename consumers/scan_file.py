@@ -46,8 +46,10 @@ class ScanFile:
         expected = (
             fields.partition if isinstance(fields, CountEnd) else fields.geometry.partition_of(fields.chunk_index)
         )
-        if expected != partition:
-            raise DecodeError(f"a message of partition {expected} lies in partition {partition}")
+        if not expected == partition < self._scan.geometry.partitions:
+            raise DecodeError(
+                f"a message of partition {expected} of {self._scan.geometry.partitions} lies in partition {partition}"
+            )
 
     def add(self, events: Events) -> bool:
         """Write the events of a chunk; False if they were there already (the first ones stay)."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from producers.raw_format import RAW_RECORD, parse_raw_file_name
 from producers.sector_frames import SectorFrames
 from service.errors import InputError
-from topics.geometry import SECTORS
+from topics.geometry import MAX_FRAMES, SECTORS
 
 Records = NDArray[np.void]
 
@@ -123,14 +123,20 @@ def open_raw_files(source: str | list[str]) -> RawFiles:
     if width == 0 or height == 0:
         raise InputError(f"{paths[0]}: scan size {width}x{height}; both must be at least 1")
     index = [_index_sector(files, np.flatnonzero(modules == m)) for m in range(SECTORS)]
+    frames_per_position = find_frames_per_position(
+        np.concatenate([f["frame_number"] for f in files]).astype(np.int64),
+        np.concatenate([_position(f, width, height) for f in files]),
+    )
+    if width * height * frames_per_position > MAX_FRAMES:
+        raise InputError(
+            f"{paths[0].parent}: scan of {width}x{height} with {frames_per_position} frames a position; "
+            f"the limit is {MAX_FRAMES} frames"
+        )
     return RawFiles(
         scan_number=scan_number,
         width=width,
         height=height,
-        frames_per_position=find_frames_per_position(
-            np.concatenate([f["frame_number"] for f in files]).astype(np.int64),
-            np.concatenate([_position(f, width, height) for f in files]),
-        ),
+        frames_per_position=frames_per_position,
         records=sum(len(f) for f in files),
         _files=files,
         _index=index,

@@ -60,11 +60,13 @@ class CountedFileWriter:
         missing_sectors: NDArray[np.uint8],
     ) -> None:
         """Write the rows of consecutive frames (CSR, see :class:`topics.event.Events`); OSError if it fails."""
-        rows = np.empty(len(missing_sectors), object)
+        rows = np.empty(len(missing_sectors), self._frames.dtype)
         for row, (start, stop) in enumerate(itertools.pairwise(offsets)):
             rows[row] = indices[start:stop]
-        self._frames[first_frame : first_frame + len(rows)] = rows
-        self.missing_sectors[first_frame : first_frame + len(rows)] = missing_sectors
+        place = slice(first_frame, first_frame + len(rows))
+        # Not self._frames[place] = rows: of equally long rows that makes a matrix, which does not fit.
+        self._frames.write_direct(rows, dest_sel=place)
+        self.missing_sectors[place] = missing_sectors
 
     def close(self, metadata: Fields) -> None:
         """Write masks and metadata, and bring the file to the disk; OSError if it fails."""

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, make_wsgi_app
 from service.errors import InputError
 
 LOOP_STALLED_AFTER_S = 30.0
+STANDS_STILL = "the main loop stands still"
 
 
 @dataclass(slots=True)
@@ -98,9 +99,10 @@ def _application(metrics: Metrics) -> Callable[..., Iterable[bytes]]:
         path = environ.get("PATH_INFO", "/")
         health = metrics.health
         if path == "/healthz":
-            ok, text = health.alive, "ok" if health.alive else "the main loop stands still"
+            ok, text = health.alive, "ok" if health.alive else STANDS_STILL
         elif path == "/readyz":
-            ok, text = health.ready and health.alive, "ready" if health.ready else health.reason
+            ok = health.ready and health.alive
+            text = "ready" if ok else STANDS_STILL if health.ready else health.reason
         else:
             page: Iterable[bytes] = prometheus(environ, start_response)
             return page

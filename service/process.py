@@ -64,12 +64,16 @@ def stop_on_signals(stop: StopFlag) -> Iterator[None]:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     before = signal.set_wakeup_fd(writer.fileno())
-    threading.Thread(target=wait, daemon=True).start()
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
     try:
         yield
     finally:
         ended.set()
         signal.set_wakeup_fd(before)
+        writer.close()  # ends the thread
+        waiting.join()
+        reader.close()
 
 
 def run_service(name: str, common: CommonSettings, body: Callable[[Metrics, StopFlag], int]) -> int:

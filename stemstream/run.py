@@ -31,6 +31,8 @@ from topics.geometry import SECTORS
 from topics.scan_log import LIVE, CountAbandoned, CountFinished, CountSettings
 
 FEED_PREFIX = "run-"  # of the scans that a run may close when it finds them left open
+SIMULATED = "simulated"  # folder below the home
+BROKER_ANSWER_TIMEOUT_S = 5.0
 READY_TIMEOUT_S = 60.0
 MEMBERS_GONE_TIMEOUT_S = 15.0
 CHECK_INTERVAL_S = 0.05
@@ -103,7 +105,7 @@ def run_scan(settings: RunSettings, report: Callable[[Progress], None], say: Cal
     with ExitStack() as stack:
         stack.enter_context(_only_run(home))
         feed = f"{FEED_PREFIX}{uuid.uuid4()}"
-        source = stack.enter_context(_simulated(settings.source, home / "simulated" / feed, say))
+        source = stack.enter_context(_simulated(settings.source, home / SIMULATED / feed, say))
         files = open_raw_files(source)
         bootstrap = stack.enter_context(_broker(settings.bootstrap, home, say))
         _refuse_services(bootstrap)
@@ -116,7 +118,13 @@ def run_scan(settings: RunSettings, report: Callable[[Progress], None], say: Cal
         consumers = _start_consumers(supervisor, settings, bootstrap)
         _wait_until_ready(supervisor, consumers)
         receiver = _start_receiver(supervisor, settings, bootstrap, source, feed)
-        scan, finished = _wait_for_file(supervisor, log, feed, lambda: report(_progress(files, receiver, consumers)))
+
+        def look_around() -> None:
+            if settings.bootstrap is None:
+                _keep_broker(home, bootstrap)
+            report(_progress(files, receiver, consumers))
+
+        scan, finished = _wait_for_file(supervisor, log, feed, look_around)
         frames = scan.geometry.frames
         report(Progress(frames, frames, frames, finished.account.frames_written))
         return _summary(scan, finished)
@@ -127,12 +135,19 @@ def run_scan(settings: RunSettings, report: Callable[[Progress], None], say: Cal
 
 @contextmanager
 def _only_run(home: Path) -> Iterator[None]:
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "run.lock").open("w") as lock:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / "run.lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"{home}: cannot be written: {error.strerror}; STEMSTREAM_HOME names another folder"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError("another run is under way on this machine; wait until it ends") from error
+        shutil.rmtree(home / SIMULATED, ignore_errors=True)  # of a run that was killed
         yield
 
 
@@ -145,21 +160,30 @@ def _simulated(source: str, folder: Path, say: Callable[[str], None]) -> Iterato
     match = re.fullmatch(r"sim:(\d+)x(\d+)", source)
     if match is None:
         raise InputError(f"{source}: a simulated scan is named sim:WIDTHxHEIGHT, for example sim:64x64")
-    say(f"simulating a scan of {match[1]}x{match[2]} positions")
     try:
-        write_raw_files(Simulation(int(match[1]), int(match[2])), folder)
-        yield str(folder)
+        simulation = Simulation(int(match[1]), int(match[2]))
     except ValueError as error:
         raise InputError(f"{source}: {error}") from error
+    say(f"simulating a scan of {match[1]}x{match[2]} positions")
+    try:
+        _write_simulated(simulation, folder)
+        yield str(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_simulated(simulation: Simulation, folder: Path) -> None:
+    try:
+        write_raw_files(simulation, folder)
+    except OSError as error:
+        raise InputError(f"the scan cannot be simulated: {error}") from error
 
 
 @contextmanager
 def _broker(bootstrap: str | None, home: Path, say: Callable[[str], None]) -> Iterator[str]:
     """Address of a broker that answers: the one that was named, or the embedded one, started if need be."""
     if bootstrap is not None:
-        cluster_id(bootstrap)
+        cluster_id(bootstrap, BROKER_ANSWER_TIMEOUT_S)
         yield bootstrap
         return
     if broker.status(home) is None:
@@ -170,6 +194,15 @@ def _broker(bootstrap: str | None, home: Path, say: Callable[[str], None]) -> It
     finally:
         if state.owner_pid == os.getpid():
             broker.stop(home)
+
+
+def _keep_broker(home: Path, bootstrap: str) -> None:
+    """Start the embedded broker again, on the port that all clients know, if it died."""
+    if broker.status(home) is None:
+        get_logger().error("the embedded broker died, starting it again")
+        state = broker.start(home, port=int(bootstrap.rpartition(":")[2]), die_with_parent=True)
+        if state.bootstrap != bootstrap:
+            raise FaultError(f"the embedded broker died, and another program has its port now ({bootstrap})")
 
 
 def _refuse_services(bootstrap: str) -> None:
@@ -244,7 +277,7 @@ def _start_receiver(supervisor: Supervisor, settings: RunSettings, bootstrap: st
 
 
 def _wait_for_file(
-    supervisor: Supervisor, log: ScanLog, feed: str, report: Callable[[], None]
+    supervisor: Supervisor, log: ScanLog, feed: str, look_around: Callable[[], None]
 ) -> tuple[Scan, CountFinished]:
     next_report = 0.0
     while True:
@@ -257,7 +290,7 @@ def _wait_for_file(
         if count and count.abandoned:
             raise FaultError(f"the count was abandoned: {count.abandoned}")
         if time.monotonic() >= next_report:
-            report()
+            look_around()
             next_report = time.monotonic() + REPORT_INTERVAL_S
 
 

@@ -44,6 +44,7 @@ from topics.marker import PartitionPublished
 
 CHUNK_ID = b"chk1"
 NO_FLOOR = -1.0
+PIXEL_MAX = 2**16 - 1
 
 _FIXED = struct.Struct("<4sIBBHqqIIIIIIIdQQQQqqQ")
 _HASH_AT = _FIXED.size - 8
@@ -141,6 +142,8 @@ def decode(message: bytes) -> Chunk:
         raise DecodeError("hash does not fit: the message was damaged")
     if sector >= SECTORS or ordinal < 0 or epoch < 0:
         raise DecodeError(f"sector {sector}, ordinal {ordinal} or epoch {epoch} is out of range")
+    if not NO_FLOOR <= floor <= PIXEL_MAX:
+        raise DecodeError(f"floor {floor} is out of range")
     if codec not in set(Codec):
         raise DecodeError(f"codec {codec} is unknown; this version reads {[int(c) for c in Codec]}")
     try:
@@ -152,7 +155,9 @@ def decode(message: bytes) -> Chunk:
             partitions=partitions,
         )
     except ValidationError as error:
-        raise DecodeError(f"scan geometry is out of range: {error.errors()[0]['loc'][0]}") from error
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "scan"
+        raise DecodeError(f"scan geometry is out of range: {where}: {first['msg']}") from error
     header = ChunkHeader(
         sector=sector,
         ordinal=ordinal,

@@ -24,6 +24,8 @@ class Codec(IntEnum):
     BLOSC2 = 1
 
 
+_HEADER_BYTES = 32  # of any Blosc2 buffer
+
 # Bitshuffle + LZ4 at level 1: three times smaller at 3.6 GB/s a core (docs/decisions/0003-wire-format.md).
 _COMPRESSION = {
     "codec": blosc2.Codec.LZ4,
@@ -63,8 +65,14 @@ def decompress(payload: memoryview, sector_frames: int, out: NDArray[np.uint8]) 
     ------
     DecodeError
         The buffer is not Blosc2, or not as large as promised. Checked before anything is written.
+    ValueError
+        ``out`` is too small.
     """
     expected = sector_frames * SECTOR_FRAME_BYTES
+    if len(out) < expected:  # Blosc2 would write beyond it
+        raise ValueError(f"out has {len(out)} bytes, {sector_frames} sector frames need {expected}")
+    if len(payload) < _HEADER_BYTES:  # Blosc2 would read beyond it
+        raise DecodeError(f"payload of {len(payload)} bytes is no Blosc2 buffer")
     try:
         size, compressed_size, _ = blosc2.get_cbuffer_sizes(payload)
     except (RuntimeError, ValueError, TypeError) as error:

@@ -118,24 +118,26 @@ def decode(message: bytes | None) -> EventMessage:
         return end
     try:
         with pa.ipc.open_stream(message) as reader:
-            schema, batch = reader.schema, reader.read_next_batch()
+            schema, [batch] = reader.schema, reader
         batch.validate(full=True)
-    except (pa.ArrowException, OSError, StopIteration, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DecodeError(f"no Arrow IPC stream with one record batch: {error}") from error
     header: EventHeader = decode_json(_HEADER, (schema.metadata or {}).get(_METADATA_KEY, b""), "event header")
     return _checked(header, schema, batch)
 
 
 def _checked(header: EventHeader, schema: pa.Schema, batch: pa.RecordBatch) -> Events:
-    if not schema.equals(pa.schema(_fields())):
-        raise DecodeError(f"columns of events are {schema.names}: {schema.types}")
+    if not schema.equals(pa.schema(_fields())):  # names are not shown: they need not even be UTF-8
+        raise DecodeError(f"{len(schema)} columns that are not those of events, or not of their types")
     geometry = header.geometry
     if header.chunk_index >= geometry.chunks or batch.num_rows != geometry.frames_in_chunk(header.chunk_index):
         raise DecodeError(f"{batch.num_rows} rows for chunk {header.chunk_index} of {geometry.chunks}")
-    lists = batch.column("electrons")
+    lists, masks = batch.columns
+    if lists.null_count or lists.values.null_count or masks.null_count:  # Arrow lets them pass
+        raise DecodeError("a row or a value is null")
     offsets = lists.offsets.to_numpy().astype(np.int64)
     indices = lists.values.to_numpy()[offsets[0] : offsets[-1]]
-    missing = batch.column("missing_sectors").to_numpy()
+    missing = masks.to_numpy()
     if len(indices) and int(indices.max()) >= FRAME_HEIGHT * FRAME_WIDTH:
         raise DecodeError(f"pixel index {int(indices.max())} lies outside the frame")
     if int(missing.max()) > ALL_SECTORS:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SECTORS = 4
 SECTOR_ROWS = 144
@@ -33,6 +33,12 @@ class ScanGeometry(BaseModel):
     frames_per_position: Annotated[int, Field(ge=1, le=MAX_SCAN_EDGE)] = 1
     frames_per_chunk: Annotated[int, Field(ge=1, le=MAX_FRAMES_PER_CHUNK)]
     partitions: Annotated[int, Field(ge=1, le=MAX_PARTITIONS)]
+
+    @model_validator(mode="after")
+    def _camera_can_count_the_frames(self) -> Self:
+        if self.frames > MAX_FRAMES:
+            raise ValueError(f"{self.frames} frames; the limit is {MAX_FRAMES}")
+        return self
 
     @property
     def frames(self) -> int:

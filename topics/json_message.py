@@ -5,6 +5,7 @@ The id of kind and version is the field ``schema_id``, the first in the bytes.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from topics.errors import DecodeError
 
 MAX_JSON_BYTES = 64 * 1024
+_STARTS_WITH_ID = re.compile(rb'\s*\{\s*"schema_id"\s*:')
 
 # Names become parts of file names and labels: no path can leave the output folder.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
@@ -37,10 +39,12 @@ def decode_json(adapter: TypeAdapter[Any], message: bytes, what: str) -> Any:  #
     Raises
     ------
     DecodeError
-        Too long, no JSON, another schema, or a field that is missing, unknown or out of range.
+        Too long, no JSON, without id or with another one, or a field that is missing, unknown or out of range.
     """
     if len(message) > MAX_JSON_BYTES:
         raise DecodeError(f"{what} of {len(message)} bytes; the limit is {MAX_JSON_BYTES}")
+    if not _STARTS_WITH_ID.match(message):  # the models' default is for those who write
+        raise DecodeError(f"no {what}: the first field is not schema_id")
     try:
         return adapter.validate_json(message)
     except ValidationError as error:

@@ -92,11 +92,16 @@ def _bars() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]
     tasks = [bars.add_task(stage, total=None, visible=False) for stage in ("read", "counted", "written")]
 
     def report(progress: Progress) -> None:
+        bars.start()
         for task, done in zip(tasks, (progress.read, progress.counted, progress.written), strict=True):
             bars.update(task, completed=done, total=progress.frames, visible=True)
 
-    with bars:
+    # Started with the first frames: of a refused input one line is left, the error.
+    try:
         yield report, lambda text: bars.console.print(text, style="dim", highlight=False)
+    finally:
+        if bars.live.is_started:
+            bars.stop()
 
 
 def _print_summary(summary: RunSummary, drawn: list[Path]) -> None:
