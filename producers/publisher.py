@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from producers.chunker import FilledChunk
 from producers.tail import PartitionTail
@@ -43,7 +43,7 @@ class SectorPublisher:
         self.sector, self.ordinal, self.epoch, self.geometry = sector, ordinal, epoch, geometry
         self.first_offsets = [-1] * geometry.partitions
         self.last_offsets = [-1] * geometry.partitions
-        self.last_published_ns = 0
+        self.last_published_ns = 0  # when the last chunk was handed to the client
         self.first_frame_ns = 0
         self._published = [PartitionPublished() for _ in range(geometry.partitions)]
         self._producer, self._metrics, self._stop = producer, metrics, stop
@@ -52,10 +52,8 @@ class SectorPublisher:
         self._failure: KafkaError | None = None
 
     def start(self) -> None:
-        """Write the start marker to every partition and wait until all are acknowledged."""
-        self._mark_all(lambda fields: StartMarker(**fields))
-        self.wait_until_acknowledged()
-        self._set_starts()
+        """Write the start marker to every partition."""
+        self._mark_all(lambda fields: StartMarker(**fields), self._published)
 
     def resume(self, tails: list[PartitionTail], started_ns: int) -> None:
         """Go on where an earlier receiver of this sector stopped: take over its totals and mark the place.
@@ -67,9 +65,7 @@ class SectorPublisher:
             if tail.ordinal == self.ordinal:
                 self._published[partition] = tail.published
                 self.first_offsets[partition] = tail.published.start_offset
-        self._mark_all(lambda fields: ResumeMarker(**fields))
-        self.wait_until_acknowledged()
-        self._set_starts()
+        self._mark_all(lambda fields: ResumeMarker(**fields), self._published)
 
     def is_published(self, chunk_index: int) -> bool:
         """Whether this chunk is past: it was published, or a later one of its partition was."""
@@ -86,10 +82,10 @@ class SectorPublisher:
             The broker refuses for good.
         """
         partition = self.geometry.partition_of(filled.index)
-        before = self._published[partition]
         self.first_frame_ns = self.first_frame_ns or filled.first_frame_ns
         if self.is_published(filled.index):
             return
+        before = self._with_start(partition)
         sector_frames = filled.sector_frames
         payload = compress(sector_frames)
         after = PartitionPublished(
@@ -110,17 +106,18 @@ class SectorPublisher:
             first_frame_ns=filled.first_frame_ns,
         )
         key = chunk_key(self.ordinal, self.geometry, filled.index)
-        self._produce(partition, key, chunk.encode(header, payload), is_chunk=True)
+        self._produce(partition, key, chunk.encode(header, payload))
         self._published[partition] = after
+        self.last_published_ns = time.time_ns()
 
     def end(self, reason: EndReason, counted: Ledger) -> Ledger:
-        """Write the end marker to every partition, once all chunks are acknowledged; returns the ledger.
+        """Write the end marker to every partition; returns the ledger.
 
         ``counted`` has what the receiver counted besides: received, repeated, late, refused, lost.
         """
-        self.wait_until_acknowledged()
         ledger = self.ledger(counted)
-        self._mark_all(lambda fields: EndMarker(**fields, reason=reason, ledger=ledger))
+        published = [self._with_start(partition) for partition in range(self.geometry.partitions)]
+        self._mark_all(lambda fields: EndMarker(**fields, reason=reason, ledger=ledger), published)
         return ledger
 
     def ledger(self, counted: Ledger) -> Ledger:
@@ -138,17 +135,34 @@ class SectorPublisher:
             }
         )
 
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the broker has all that was handed to the client."""
+        return self._unacknowledged == 0
+
     def wait_until_acknowledged(self) -> None:
-        """Wait until the broker has all that was handed to the client; :class:`Interrupted` if asked to stop."""
+        """Wait until it has; see :meth:`_wait_until`."""
+        self._wait_until(lambda: self.acknowledged)
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        """Serve the client until the condition holds; :class:`Interrupted` some time after a stop was asked for."""
         asked_at = 0.0
-        while self._unacknowledged:
+        while not condition():
             self._poll(0.05)
             if self._stop:
                 asked_at = asked_at or time.monotonic()
                 if time.monotonic() - asked_at > FLUSH_TIMEOUT_S:
                     raise Interrupted
 
-    def _mark_all(self, make: Callable[[dict[str, object]], Marker]) -> None:
+    def _with_start(self, partition: int) -> PartitionPublished:
+        """What was published in a partition, with the offset of its first marker, which is waited for."""
+        if self._published[partition].start_offset < 0:
+            self._wait_until(lambda: self.first_offsets[partition] >= 0)
+            start = {"start_offset": self.first_offsets[partition]}
+            self._published[partition] = self._published[partition].model_copy(update=start)
+        return self._published[partition]
+
+    def _mark_all(self, make: Callable[[dict[str, object]], Marker], published: Sequence[PartitionPublished]) -> None:
         for partition in range(self.geometry.partitions):
             marker = make(
                 {
@@ -157,18 +171,12 @@ class SectorPublisher:
                     "epoch": self.epoch,
                     "partition": partition,
                     "geometry": self.geometry,
-                    "published": self._published[partition],
+                    "published": published[partition],
                 }
             )
-            self._produce(partition, marker_key(self.ordinal, marker.kind), marker.encode(), is_chunk=False)
+            self._produce(partition, marker_key(self.ordinal, marker.kind), marker.encode())
 
-    def _set_starts(self) -> None:
-        self._published = [
-            p.model_copy(update={"start_offset": offset})
-            for p, offset in zip(self._published, self.first_offsets, strict=True)
-        ]
-
-    def _produce(self, partition: int, key: bytes, value: bytes, *, is_chunk: bool) -> None:
+    def _produce(self, partition: int, key: bytes, value: bytes) -> None:
         def delivered(error: KafkaError | None, message: Message) -> None:
             self._unacknowledged -= 1
             if error is not None:
@@ -178,8 +186,6 @@ class SectorPublisher:
             if self.first_offsets[partition] < 0:
                 self.first_offsets[partition] = offset
             self.last_offsets[partition] = offset
-            if is_chunk:
-                self.last_published_ns = time.time_ns()
             self._metrics.sent.labels(self._topic).inc()
             self._metrics.sent_bytes.labels(self._topic).inc(len(value))
 

@@ -110,6 +110,7 @@ def _receive_files(files: RawFiles, standing: Standing, metrics: Metrics) -> Non
         for filled in chunkers[publisher.sector].finish():
             publisher.publish(filled)
     standing.end_sectors({publisher: _counted(chunkers[publisher.sector]) for publisher in publishers})
+    standing.settle(wait=True)
 
 
 def _counted(chunker: Chunker) -> Ledger:
@@ -147,6 +148,7 @@ def _receive_live(settings: ReceiverSettings, standing: Standing, metrics: Metri
                 sector.tick(time.monotonic())
                 if sector.ordinal in standing.closed_by_hand():
                     sector.end(EndReason.CLOSED, time.monotonic())
+            standing.settle()
             standing.watch_log()
         metrics.health.set_ready(False, "stopping")
         for sector in sectors.values():

@@ -49,6 +49,7 @@ class Standing:
         self._metrics, self._stop, self._log = metrics, stop, log
         self._producer: Producer = producer(bootstrap, "receiver")
         self._epoch = -1
+        self._ending: list[tuple[SectorPublisher, EndReason, Ledger]] = []
         self._next_check = 0.0
         self._discarded = metrics.counter("discarded_sector_frames", "Sector frames not published", "sector", "reason")
 
@@ -67,6 +68,7 @@ class Standing:
                 publisher = self._publisher(sector, scan.ordinal, scan.geometry)
                 self._resume(publisher, scan)
                 self.end_sectors({publisher: Ledger()}, EndReason.ABANDONED)
+        self.settle(wait=True)
 
     def begin_scan(self, number: int, geometry: ScanGeometry) -> list[SectorPublisher]:
         """State the scan or find the one that this feed began; returns the publishers of the sectors not yet ended."""
@@ -120,34 +122,38 @@ class Standing:
         return self._log.catalogue.to_close
 
     def end_sectors(self, sectors: dict[SectorPublisher, Ledger], reason: EndReason | None = None) -> None:
-        """End sectors in their topics, side by side, and then in the scan log.
+        """End sectors in their topics; :meth:`settle` says so in the scan log once the broker has all of it.
 
         The ledgers have what the receiver counted besides what was published. Without a reason it is COMPLETE where
         all frames were published, else SOURCE_ENDED.
         """
-        ended = [(p, *self._end_in_topic(p, counted, reason)) for p, counted in sectors.items()]
-        for publisher, ended_by, ledger in ended:
+        for publisher, counted in sectors.items():
+            for name in ("repeated", "late", "refused"):
+                self._discarded.labels(publisher.sector, name).inc(getattr(counted, name))
+            complete = publisher.ledger(counted).published == publisher.geometry.frames
+            ended_by = reason or (EndReason.COMPLETE if complete else EndReason.SOURCE_ENDED)
+            self._ending.append((publisher, ended_by, publisher.end(ended_by, counted)))
+
+    def settle(self, *, wait: bool = False) -> None:
+        """Report the sectors that ended and are acknowledged in the scan log, or wait until all are."""
+        self._producer.poll(0)
+        while self._ending and (wait or self._ending[0][0].acknowledged):
+            publisher, reason, ledger = self._ending[0]
             publisher.wait_until_acknowledged()
             record = SectorEnded(
                 ordinal=publisher.ordinal,
                 sector=publisher.sector,
                 epoch=self._epoch,
-                reason=ended_by,
+                reason=reason,
                 ledger=ledger,
                 first_offsets=publisher.first_offsets,
                 last_offsets=publisher.last_offsets,
             )
-            self._log.append(record)
+            self._log.append_later(record)
+            del self._ending[0]
             get_logger().info("sector ended", **record.model_dump(exclude={"kind", "schema_id"}))
-
-    def _end_in_topic(
-        self, publisher: SectorPublisher, counted: Ledger, reason: EndReason | None
-    ) -> tuple[EndReason, Ledger]:
-        for name in ("repeated", "late", "refused"):
-            self._discarded.labels(publisher.sector, name).inc(getattr(counted, name))
-        complete = publisher.ledger(counted).published == publisher.geometry.frames
-        ended_by = reason or (EndReason.COMPLETE if complete else EndReason.SOURCE_ENDED)
-        return ended_by, publisher.end(ended_by, counted)
+        if wait:
+            self._log.flush()
 
     def check(self) -> None:
         """Between chunks: :class:`Interrupted` if asked to stop; see :meth:`watch_log`."""
@@ -170,6 +176,7 @@ class Standing:
         """Wait until the broker has all that was published; :class:`Interrupted` if it does not answer."""
         if self._producer.flush(FLUSH_TIMEOUT_S):
             raise Interrupted
+        self.settle(wait=True)
 
     def _state(self, number: int, geometry: ScanGeometry, sectors: list[int]) -> int:
         offset = self._log.append(
@@ -182,7 +189,8 @@ class Standing:
                 feed=self._feed,
             )
         )
-        ordinal = self._log.catch_up().scan_of_statement.get(offset)
+        self._log.read_to(offset)
+        ordinal = self._log.catalogue.scan_of_statement.get(offset)
         if ordinal is None:
             raise InputError("another receiver took over a sector of this one; this one ends")
         get_logger().info("scan started", ordinal=ordinal, number=number, sectors=sectors, **geometry.model_dump())

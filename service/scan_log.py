@@ -10,6 +10,8 @@ from service.errors import FaultError
 from service.kafka import (
     OFFSET_BEGINNING,
     REQUEST_TIMEOUT_S,
+    KafkaError,
+    Message,
     TopicPartition,
     consumer,
     partition_bounds,
@@ -29,6 +31,8 @@ class ScanLog:
         self.bootstrap = bootstrap
         self.catalogue = Catalogue()
         self.next_offset = 0
+        self._last_offset = -1  # of the last record that was acknowledged
+        self._failure: KafkaError | None = None
         self._producer = producer(bootstrap, "scan-log")
         self._consumer = consumer(bootstrap, "scan-log", **{"isolation.level": "read_uncommitted"})
         self._consumer.assign([TopicPartition(SCANS, 0, OFFSET_BEGINNING)])
@@ -53,22 +57,31 @@ class ScanLog:
         FaultError
             The broker does not acknowledge it.
         """
-        offsets: list[int] = []
-        errors: list[str] = []
+        self.append_later(record)
+        self.flush()
+        return self._last_offset
 
-        def delivered(error: object, message: object) -> None:
-            if error is not None:
-                errors.append(str(error))
-            else:
-                offsets.append(message.offset())  # type: ignore[attr-defined]
+    def append_later(self, record: LogRecord) -> None:
+        """Write a record whose offset nobody waits for; :meth:`flush` or a later call says if it failed."""
+        self._producer.produce(SCANS, record.encode(), partition=0, on_delivery=self._delivered)
+        self._producer.poll(0)
+        self._raise_if_failed()
 
-        self._producer.produce(SCANS, record.encode(), partition=0, on_delivery=delivered)
-        deadline = time.monotonic() + 3 * REQUEST_TIMEOUT_S
-        while not offsets and not errors and time.monotonic() < deadline:
-            self._producer.poll(0.1)
-        if not offsets:
-            raise FaultError(f"the scan log did not take '{record.kind}': {errors[0] if errors else 'no answer'}")
-        return offsets[0]
+    def flush(self) -> None:
+        """Wait until all records are acknowledged; FaultError if they are not."""
+        if self._producer.flush(3 * REQUEST_TIMEOUT_S):
+            raise FaultError("the scan log did not take a record: no answer")
+        self._raise_if_failed()
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failure = error
+        else:
+            self._last_offset = int(message.offset())  # type: ignore[arg-type]  # an acknowledged message has one
+
+    def _raise_if_failed(self) -> None:
+        if self._failure is not None:
+            raise FaultError(f"the scan log did not take a record: {self._failure.str()}")
 
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Take in what is new; whether there was anything."""
@@ -97,10 +110,14 @@ class ScanLog:
         """
         low, end = partition_bounds(self._consumer, SCANS, 0)
         self.next_offset = max(self.next_offset, low)
+        self.read_to(end - 1)
+        return self.catalogue
+
+    def read_to(self, offset: int) -> None:
+        """Read until the record at this offset is taken in; FaultError if the broker does not answer."""
         deadline = time.monotonic() + 3 * REQUEST_TIMEOUT_S
-        while self.next_offset < end:
+        while self.next_offset <= offset:
             if self.poll(0.1):
                 deadline = time.monotonic() + 3 * REQUEST_TIMEOUT_S
             elif time.monotonic() > deadline:
-                raise FaultError(f"the scan log cannot be read beyond offset {self.next_offset} of {end}")
-        return self.catalogue
+                raise FaultError(f"the scan log cannot be read beyond offset {self.next_offset} to {offset}")
