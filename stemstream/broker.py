@@ -28,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from service.broker_probe import wait_for_broker
 from service.children import die_with_parent as set_to_die_with_parent
 from service.errors import FaultError
+from stemstream import processes
 
 DEFAULT_PORT = 9092
 OLDEST_JAVA = 17
@@ -47,9 +48,6 @@ _BROKER_FLAGS = (
 # The tool runs for a second: compiling it well costs more than it gains.
 _FORMAT_FLAGS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m")
 _LAUNCHES = 3
-_KILLED_TIMEOUT_S = 10.0
-# psutil derives a process's start from the wall clock, which may have been set a little since.
-_SAME_START_S = 2.0
 _LOG_LINES_SHOWN = 5
 
 
@@ -160,8 +158,8 @@ def stop(home: Path, timeout_s: float = 30) -> bool:
     with _lock(folder):
         state = status(home)
         process = _process(state) if state is not None else None
-        if process is not None:
-            _end(process, timeout_s)
+        if process is not None and processes.end([process], timeout_s):
+            raise BrokerError(f"the broker (process {process.pid}) is still there after SIGKILL")
         _state_file(folder).unlink(missing_ok=True)
         return process is not None
 
@@ -185,7 +183,7 @@ def _running(home: Path, deadline: float) -> BrokerState | None:
     remaining_s = deadline - time.monotonic()
     if not orphaned and wait_for_broker(state.bootstrap, remaining_s, alive=lambda: _process(state) is not None):
         return state
-    if not _is_gone(process, deadline - time.monotonic()):
+    if not processes.is_gone(process, deadline - time.monotonic()):
         raise BrokerError(
             f"the broker that was started before (process {state.pid}) neither answers nor ends; "
             f"stop it with `stemstream broker stop`, its log is {state.log_file}"
@@ -358,35 +356,7 @@ def _write_state(folder: Path, state: BrokerState) -> None:
 
 def _process(state: BrokerState) -> psutil.Process | None:
     """Return the broker's process if it is still there and not another one with its id."""
-    try:
-        process = psutil.Process(state.pid)
-        if abs(process.create_time() - state.create_time) <= _SAME_START_S and not _is_gone(process, 0):
-            return process
-    except psutil.NoSuchProcess:
-        pass
-    return None
-
-
-def _end(process: psutil.Process, timeout_s: float) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.terminate()
-        if _is_gone(process, timeout_s):
-            return
-        process.kill()
-        if not _is_gone(process, _KILLED_TIMEOUT_S):
-            raise BrokerError(f"the broker (process {process.pid}) is still there after SIGKILL")
-
-
-def _is_gone(process: psutil.Process, timeout_s: float) -> bool:
-    """Wait for the end of all its threads, and collect it if it is a child of ours.
-
-    Its status would not do: a JVM is shown as a zombie while its last threads still hold the data.
-    """
-    try:
-        process.wait(max(timeout_s, 0))
-    except psutil.TimeoutExpired:
-        return False
-    return True
+    return processes.find(state.pid, state.create_time)
 
 
 def _size(file: Path) -> int:

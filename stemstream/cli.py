@@ -11,7 +11,7 @@ from service.errors import StemstreamError
 from service.kafka import KafkaException
 from service.process import print_error
 from service.version import VERSION
-from stemstream.commands import broker, compare, run, scans, services, session, simulate, topics
+from stemstream.commands import broker, compare, run, scans, services, session, simulate, topics, up
 
 app = typer.Typer(
     name="stemstream",
@@ -22,6 +22,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("up")(up.up)
+app.command("down")(up.down)
+app.command("status")(up.status)
 app.command("simulate")(simulate.simulate)
 app.command("receive")(services.receive)
 app.command("count")(services.count)

@@ -1,0 +1,157 @@
+"""``stemstream up``, ``down`` and ``status``: services that stay."""
+
+from __future__ import annotations
+
+import json as json_module
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.errors import InputError
+from service.home import home_dir
+from service.logs import configure_logs
+from stemstream.commands.options import Background, Bootstrap, Engine, Output, Xray, check_name, count_settings
+
+if TYPE_CHECKING:
+    from stemstream.up_state import ServiceStatus
+
+
+def up(
+    *,
+    output: Output,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when all services are ready; they go on.")] = False,
+    background: Background = None,
+    xray: Xray = None,
+    engine: Engine = "fast",
+    counters: Annotated[
+        int, typer.Option(min=1, max=64, envvar="STEMSTREAM_COUNTERS", help="Number of counter processes.")
+    ] = 1,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", envvar="STEMSTREAM_SESSION", help="Session to begin. Default: the current one stays."
+        ),
+    ] = None,
+    feed: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="tcp://HOST:PORT",
+            envvar="STEMSTREAM_FROM",
+            help="Where sector 0 of the live feed is received, the next ones on the next ports. "
+            "Default: tcp://127.0.0.1:6001.",
+        ),
+    ] = None,
+    ready: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            envvar="STEMSTREAM_READY",
+            help="Where senders may ask whether the receiver is ready. Default: tcp://127.0.0.1:16000.",
+        ),
+    ] = None,
+    bootstrap: Bootstrap = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Another list of services than the docker-compose.yml of stemstream.")
+    ] = None,
+) -> None:
+    """Start the services of docker-compose.yml as local processes, and restart what dies.
+
+    Without --detach it stays in the foreground until Ctrl-C or SIGTERM, and then stops them. Exit code 0: asked to
+    stop, or with --detach: all are ready; 2: wrong settings, or services are up already; 1: a fault.
+    """
+    from stemstream.compose import COMPOSE_FILE  # noqa: PLC0415  # the services start without what only up needs
+    from stemstream.up import UpSettings, serve, serve_in_background  # noqa: PLC0415
+
+    configure_logs("up", "warning")
+    count = count_settings(background, xray, engine)
+    variables = {
+        "STEMSTREAM_OUTPUT": str(output.expanduser().absolute()),
+        "STEMSTREAM_BACKGROUND": repr(count.background),
+        "STEMSTREAM_XRAY": repr(count.xray),
+        "STEMSTREAM_ENGINE": count.engine,
+        "STEMSTREAM_COUNTERS": str(counters),
+    }
+    for name, option, address in (("STEMSTREAM_FROM", "--from", feed), ("STEMSTREAM_READY", "--ready", ready)):
+        if address is not None:
+            variables[name] = _checked_address(option, address)
+    settings = UpSettings(
+        compose_file=(file or COMPOSE_FILE).absolute(),
+        variables=variables,
+        session=check_name("--session", session) if session else None,
+        bootstrap=bootstrap,
+    )
+    if not detach:
+        serve(settings, _say_when)
+        return
+    left_out = settings.services().left_out  # a wrong list is refused here, and not in a log file
+    state = serve_in_background(settings, typer.echo)
+    _print_table(state.services)
+    if left_out:
+        typer.echo(f"left out, they have no native form: {', '.join(left_out)}")
+
+
+def down() -> None:
+    """Stop the services: receivers first, the broker last. Their data stay."""
+    from stemstream.up_state import down as stop  # noqa: PLC0415
+
+    typer.echo("all services are stopped" if stop(home_dir(), typer.echo) else "nothing is up")
+
+
+def status(
+    *, json: Annotated[bool, typer.Option("--json", help="One JSON list instead of the table.")] = False
+) -> None:
+    """Say how the services are that `stemstream up` started. Exit code 0, also when nothing is up."""
+    from stemstream.up_state import present_services, read_state  # noqa: PLC0415
+
+    state = read_state(home_dir())
+    services = present_services(state) if state else []
+    if json:
+        typer.echo(json_module.dumps([_to_json(service) for service in services]))
+    elif state is None:
+        typer.echo("nothing is up")
+    else:
+        _print_table(services)
+    if state and state.supervisor() is None:
+        typer.echo(f"the supervisor (process {state.pid}) is gone; `stemstream down` cleans up", err=True)
+
+
+def _checked_address(option: str, address: str) -> str:
+    if not re.fullmatch(r"tcp://[^:/\s]+:\d{1,5}", address):
+        raise InputError(f"{option} {address}: no address, expected tcp://HOST:PORT")
+    return address
+
+
+def _say_when(line: str) -> None:
+    typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+
+
+def _to_json(service: ServiceStatus) -> dict[str, object]:
+    return {
+        "service": service.service,
+        "index": service.index,
+        "pid": service.pid,
+        "state": service.state,
+        "metrics_port": service.metrics_port,
+        "error": service.error,
+        "log_file": str(service.log_file),
+    }
+
+
+def _print_table(services: list[ServiceStatus]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("service", "process", "state", "metrics port", "log")
+    for service in services:
+        shown = (service.name, service.pid, service.state, service.metrics_port, service.log_file.name)
+        table.add_row(*("-" if value is None else str(value) for value in shown))
+    Console().print(table)
+    for folder in dict.fromkeys(service.log_file.parent for service in services):
+        typer.echo(f"logs in {folder}")
+    for service in services:
+        if service.error:
+            typer.echo(f"{service.name}: {service.error}")
