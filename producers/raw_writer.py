@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from producers.raw_format import RAW_RECORD, parse_raw_file_name, raw_file_name
 from producers.simulator import Simulation, Truth
@@ -110,13 +110,14 @@ def write_raw_files(
     return paths
 
 
-def write_truth(file: BinaryIO, simulation: Simulation, truth: Truth) -> None:
+def write_truth(file: BinaryIO, simulation: Simulation, truth: Truth, **more: ArrayLike) -> None:
     """Write what hit the detector as an .npz archive.
 
-    It holds the fields of `Truth`, ``dark`` (576, 576) int16, and ``simulation``, the parameters as JSON text.
+    It holds the fields of `Truth`, ``dark`` (576, 576) int16, ``simulation``, the parameters as JSON text, and what
+    else is given.
     """
     parameters = json.dumps(dataclasses.asdict(simulation))
-    np.savez(file, allow_pickle=False, dark=simulation.dark, simulation=parameters, **truth._asdict())
+    np.savez(file, allow_pickle=False, dark=simulation.dark, simulation=parameters, **truth._asdict(), **more)
 
 
 def _check_folder(output: Path, scan_number: int, frames: int) -> None:

@@ -11,7 +11,7 @@ from service.errors import StemstreamError
 from service.kafka import KafkaException
 from service.process import print_error
 from service.version import VERSION
-from stemstream.commands import broker, compare, run, scans, services, session, simulate, topics, up
+from stemstream.commands import broker, compare, run, scans, send, services, session, simulate, topics, up
 
 app = typer.Typer(
     name="stemstream",
@@ -26,6 +26,7 @@ app.command("up")(up.up)
 app.command("down")(up.down)
 app.command("status")(up.status)
 app.command("simulate")(simulate.simulate)
+app.command("send")(send.send)
 app.command("receive")(services.receive)
 app.command("count")(services.count)
 app.command("sink")(services.sink)
