@@ -1,0 +1,108 @@
+"""Bytes that may lie in a topic though no program of ours wrote them: damaged, cut short, made up, lying.
+
+Each function gives messages by name, for decoders, for the steps that use them, and for the topics of a real broker.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from tests.golden.values import COUNT_ENDS, MARKERS, RECORDS, encoded
+from tests.hostile_arrow import unreadable_arrow
+from tests.hostile_chunks import chunks_with_unreadable_payload, lie, sealed, unreadable_chunks
+from tests.hostile_json import HOSTILE_NAMES, INFINITY, MARKER_LIES, NAN, broken_json, lying_json
+
+__all__ = [
+    "chunks_with_unreadable_payload",
+    "lie",
+    "sealed",
+    "unreadable_dead_letters",
+    "unreadable_events",
+    "unreadable_raw_messages",
+    "unreadable_records",
+]
+
+Messages = dict[str, bytes]
+
+
+def unreadable_raw_messages() -> Messages:
+    """For raw.sector.0 … 3: neither chunk nor marker."""
+    markers = {name: MARKERS[name].encode() for name in ("mrk1_start", "mrk1_end")}
+    return (
+        {f"chunk: {name}": message for name, message in unreadable_chunks().items()}
+        | {f"marker: {name}": message for marker in markers.values() for name, message in broken_json(marker).items()}
+        | {f"marker: {name}": message for name, message in lying_json(markers["mrk1_end"], MARKER_LIES).items()}
+        | {name: message for name, message in encoded().items() if name[:4] not in ("chk1", "mrk1")}
+    )
+
+
+def unreadable_records() -> Messages:
+    """For scans: no record of the scan log."""
+    lies: dict[str, dict[str, dict[str, Any]]] = {
+        "log1_receiver_started": {
+            "sector 4": {"sectors": [4]},
+            "no sectors": {"sectors": []},
+            "five sectors": {"sectors": [0, 1, 2, 3, 3]},
+            "endless host": {"host": "h" * 401},
+            "unknown kind": {"kind": "receiver stopped"},
+        },
+        "log1_scan_started": {
+            **{f"session {name!r}": {"session": name} for name in HOSTILE_NAMES},
+            "number -1": {"number": -1},
+            "absurd geometry": MARKER_LIES["absurd geometry"],
+        },
+        "log1_sector_ended": {"sector 4": {"sector": 4}, "offset -1": {"first_offsets": [-1]}},
+        "log1_count_started": {
+            **{f"name {name!r}": {"name": name} for name in HOSTILE_NAMES},
+            "background NaN": {"settings": {"background": NAN, "xray": 2000}},
+            "x-ray infinite": {"settings": {"background": 1, "xray": INFINITY}},
+            "no x-ray threshold": {"settings": {"background": 1}},
+            "unknown engine": {"settings": {"background": 1, "xray": 2, "engine": "magic"}},
+        },
+        "log1_count_finished": {
+            **{f"name {name!r}": {"name": name} for name in HOSTILE_NAMES},
+            "three sectors in the account": {
+                "account": RECORDS["log1_count_finished"].model_dump(mode="json")["account"] | {"sectors": [{}] * 3}
+            },
+        },
+        "log1_count_abandoned": {"a reason without end": {"why": "x" * 401}, "count -1": {"count": -1}},
+    }
+    found = {"no bytes": b""}
+    for kind, record in RECORDS.items():
+        messages = broken_json(record.encode(), optional=("name",)) | lying_json(record.encode(), lies[kind])
+        found |= {f"{kind}: {name}": message for name, message in messages.items()}
+    return found | {name: message for name, message in encoded().items() if not name.startswith("log1")}
+
+
+def unreadable_events() -> Messages:
+    """For events: neither electrons nor the end of a count."""
+    end = COUNT_ENDS["evm1_end"].encode()
+    ends = broken_json(end) | lying_json(
+        end,
+        {f"name {name!r}": {"count_name": name} for name in HOSTILE_NAMES}
+        | {"three ends": {"ends": [None] * 3}, "five ends": {"ends": [None] * 5}, "ordinal NaN": {"ordinal": NAN}},
+    )
+    return (
+        {f"end: {name}": message for name, message in ends.items()}
+        | {f"events: {name}": message for name, message in unreadable_arrow().items()}
+        | {name: message for name, message in encoded().items() if name[:4] not in ("evt1", "evm1")}
+    )
+
+
+def unreadable_dead_letters() -> Messages:
+    """For dead-letters: no dead letter."""
+    sound = encoded()["dlt1_chunk"]
+    size = int.from_bytes(sound[4:8], "little")
+    origin, kept = sound[8 : 8 + size], sound[8 + size :]
+
+    def letter(json_bytes: bytes) -> bytes:
+        return b"dlt1" + len(json_bytes).to_bytes(4, "little") + json_bytes + kept
+
+    return (
+        {f"cut after {cut} bytes": sound[:cut] for cut in (0, 1, 4, 7, 8, 9, 7 + size)}
+        | {f"origin of {n} bytes": sound[:4] + struct.pack("<I", n) + sound[8:] for n in (0, 1, size - 1, 2**32 - 1)}
+        | {f"origin: {name}": letter(message) for name, message in broken_json(origin).items()}
+        | {"another id": b"dlt2" + sound[4:], "all ones": b"dlt1" + b"\xff" * 100}
+        | {name: message for name, message in encoded().items() if not name.startswith("dlt1")}
+    )
