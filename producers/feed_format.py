@@ -10,9 +10,12 @@ The descendants of this feed are public: NERSC/interactEM operators/detstream-*.
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 import msgpack
+
+from service.errors import InputError
 
 FIRST_PORT: Final = 6001  # sector m listens on FIRST_PORT + m
 READY_PORT: Final = 16000
@@ -69,3 +72,22 @@ def decode_header(part: bytes | memoryview) -> FeedHeader:
     if not all(type(field) is int and 0 <= field <= _UINT32_MAX for field in fields):
         raise FeedError("header has a field that is no integer from 0 to 2^32 - 1")
     return FeedHeader(*fields)
+
+
+def sector_addresses(named: list[str], sectors: list[int]) -> dict[int, str]:
+    """Address of each sector: as named, or the first one's next ports for the next sectors.
+
+    Raises
+    ------
+    InputError
+        An address is no ``tcp://HOST:PORT``, or there are neither one nor as many as sectors.
+    """
+    for address in named:
+        if not re.fullmatch(r"tcp://[^:/]+:\d{1,5}", address):
+            raise InputError(f"{address}: no address, expected tcp://HOST:PORT")
+    if len(named) == 1:
+        host, _, port = named[0].rpartition(":")
+        named = [f"{host}:{int(port) + index}" for index in range(len(sectors))]
+    if len(named) != len(sectors):
+        raise InputError(f"{len(named)} addresses for {len(sectors)} sectors; name one a sector, or only the first")
+    return dict(zip(sectors, named, strict=True))

@@ -26,9 +26,11 @@ from service.logs import get_logger
 from service.scan_log import ScanLog
 from service.topic_admin import active_members, cluster_id, create_topics
 from stemstream import broker
+from stemstream.run_beside import check_same_settings, send_to_services
 from stemstream.supervisor import Child, Supervisor, is_ready, metric_samples
+from stemstream.up_state import UpState, read_state
 from topics.geometry import SECTORS
-from topics.scan_log import LIVE, CountAbandoned, CountFinished, CountSettings
+from topics.scan_log import DEFAULT_SESSION, LIVE, CountAbandoned, CountFinished, CountSettings
 
 FEED_PREFIX = "run-"  # of the scans that a run may close when it finds them left open
 SIMULATED = "simulated"  # folder below the home
@@ -46,7 +48,7 @@ class RunSettings:
     source: str
     output: Path
     count: CountSettings
-    session: str = "default"
+    session: str | None = None  # None: the current one of services that are up, else the default one
     counters: int = 1
     bootstrap: str | None = None  # None: the embedded broker
 
@@ -107,6 +109,9 @@ def run_scan(settings: RunSettings, report: Callable[[Progress], None], say: Cal
         feed = f"{FEED_PREFIX}{uuid.uuid4()}"
         source = stack.enter_context(_simulated(settings.source, home / SIMULATED / feed, say))
         files = open_raw_files(source)
+        up = _services_up(home, settings.bootstrap)
+        if up is not None:
+            return _run_beside(up, settings, files, report, say)
         bootstrap = stack.enter_context(_broker(settings.bootstrap, home, say))
         _refuse_services(bootstrap)
         create_topics(bootstrap)
@@ -128,6 +133,34 @@ def run_scan(settings: RunSettings, report: Callable[[Progress], None], say: Cal
         frames = scan.geometry.frames
         report(Progress(frames, frames, frames, finished.account.frames_written))
         return _summary(scan, finished)
+
+
+def _services_up(home: Path, bootstrap: str | None) -> UpState | None:
+    """The services of ``stemstream up`` on this broker, if they are up."""
+    up = read_state(home)
+    if up is None or up.supervisor() is None or bootstrap not in (None, up.bootstrap):
+        return None
+    if not up.started:
+        raise InputError("services are starting; wait until stemstream status says that they are ready")
+    return up
+
+
+def _run_beside(
+    up: UpState,
+    settings: RunSettings,
+    files: RawFiles,
+    report: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> RunSummary:
+    """Feed the services that are up, with the settings that they have."""
+    frames = files.width * files.height * files.frames_per_position
+    with ScanLog(up.bootstrap) as log:
+        session = log.catch_up().session
+        check_same_settings(up, settings.count, settings.output, settings.session, session)
+        say("services are up: the scan is sent to their receivers")
+        scan, finished = send_to_services(up, files, log, lambda sent: report(Progress(frames, sent // SECTORS, 0, 0)))
+    report(Progress(frames, frames, frames, finished.account.frames_written))
+    return _summary(scan, finished)
 
 
 # Before the scan.
@@ -272,7 +305,8 @@ def _wait_until_ready(supervisor: Supervisor, children: list[Child]) -> None:
 
 def _start_receiver(supervisor: Supervisor, settings: RunSettings, bootstrap: str, source: str, feed: str) -> Child:
     sectors = [part for sector in range(SECTORS) for part in ("--sector", str(sector))]
-    arguments = ["--bootstrap", bootstrap, "--from", source, "--session", settings.session, "--feed", feed]
+    arguments = ["--bootstrap", bootstrap, "--from", source, "--session", settings.session or DEFAULT_SESSION]
+    arguments += ["--feed", feed]
     return supervisor.start("receiver", 0, ["receive", *sectors, *arguments], once=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +37,8 @@ Engine = Annotated[
     str, typer.Option(envvar="STEMSTREAM_ENGINE", help="fast, or stempy: its own compiled code. Same electrons.")
 ]
 Session = Annotated[
-    str, typer.Option(metavar="NAME", envvar="STEMSTREAM_SESSION", help="Session that the scans are filed under.")
+    str | None,
+    typer.Option(metavar="NAME", envvar="STEMSTREAM_SESSION", help="Session that the scans are filed under."),
 ]
 Output = Annotated[
     Path, typer.Option(metavar="DIR", envvar="STEMSTREAM_OUTPUT", help="Folder for the counted HDF5 files.")
@@ -101,22 +101,3 @@ def check_name(option: str, name: str) -> str:
         raise InputError(
             f"{option} {name!r}: up to 64 letters, digits, '_', '-' and '.', not beginning with '.' or '-'"
         ) from error
-
-
-def sector_addresses(named: list[str], sectors: list[int]) -> dict[int, str]:
-    """Address of each sector: as named, or the first one's next ports for the next sectors.
-
-    Raises
-    ------
-    InputError
-        An address is no ``tcp://HOST:PORT``, or there are neither one nor as many as sectors.
-    """
-    for address in named:
-        if not re.fullmatch(r"tcp://[^:/]+:\d{1,5}", address):
-            raise InputError(f"{address}: no address, expected tcp://HOST:PORT")
-    if len(named) == 1:
-        host, _, port = named[0].rpartition(":")
-        named = [f"{host}:{int(port) + index}" for index in range(len(sectors))]
-    if len(named) != len(sectors):
-        raise InputError(f"{len(named)} addresses for {len(sectors)} sectors; name one a sector, or only the first")
-    return dict(zip(sectors, named, strict=True))

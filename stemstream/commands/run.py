@@ -43,14 +43,15 @@ def run(
     counters: Annotated[
         int, typer.Option(min=1, max=64, envvar="STEMSTREAM_COUNTERS", help="Number of counter processes.")
     ] = 1,
-    session: Session = "default",
+    session: Session = None,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw PNG pictures beside the file.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the summary.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Stream one scan through Kafka, count its electrons and write its HDF5 file.
 
-    Starts what is missing (the embedded broker, receivers, counters, sink) and stops what it started. The topics stay.
+    Services that are up (stemstream up) are fed; settings that differ from theirs are refused. Otherwise it starts what
+    is missing (the embedded broker, receivers, counters, sink) and stops what it started. The topics stay.
     Exit code 0: complete; 3: finished, but frames are missing; 2: wrong settings or input; 1: a fault.
     """
     from stemstream.pictures import write_pictures  # noqa: PLC0415  # the services start without what only run needs
@@ -62,7 +63,7 @@ def run(
         source=source,
         output=output,
         count=count_settings(background, xray, engine),
-        session=check_name("--session", session),
+        session=check_name("--session", session) if session else None,
         counters=counters,
         bootstrap=bootstrap,
     )

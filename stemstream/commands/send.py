@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from producers.feed_format import FIRST_PORT
+from producers.feed_format import FIRST_PORT, sector_addresses
 from service.errors import InputError
 from stemstream.commands.feed import Rate, Ready, Threads, Wait, frames_bar, print_sent
-from stemstream.commands.options import sector_addresses
 from topics.geometry import SECTORS
 
 

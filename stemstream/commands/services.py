@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from producers.feed_format import sector_addresses
 from producers.scan_shape import SizeFields
 from service.errors import InputError
 from stemstream.commands.options import (
@@ -21,7 +22,6 @@ from stemstream.commands.options import (
     check_name,
     common_settings,
     count_settings,
-    sector_addresses,
 )
 from topics.geometry import SECTORS
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
+from producers.feed_format import sector_addresses
 from producers.raw_writer import write_raw_files
 from producers.scan_shape import SizeFields
 from producers.simulator import MAX_ELECTRONS, Simulation
 from service.process import print_error
 from stemstream.commands.feed import FEED_PANEL, Rate, Ready, Threads, Wait, frames_bar, print_sent
-from stemstream.commands.options import sector_addresses
 from topics.geometry import SECTORS
 
 if TYPE_CHECKING:

@@ -1,0 +1,75 @@
+"""``run`` while services are up: the scan is sent to their receivers, and their counters and sink do the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from producers.feed_format import FIRST_PORT, sector_addresses
+from producers.feed_sender import FeedSender, SenderSettings
+from producers.raw_feed import raw_scan
+from producers.raw_files import RawFiles
+from service.catalogue import Scan
+from service.errors import FaultError, InputError
+from service.scan_log import ScanLog
+from stemstream.up_state import UpState
+from topics.geometry import SECTORS
+from topics.scan_log import LIVE, CountFinished, CountSettings
+
+# Scans that the receivers end by themselves, because frames are missing, take their idle timeout longer.
+WAIT_AFTER_SENDING_S = 120.0
+
+
+def check_same_settings(up: UpState, count: CountSettings, output: Path, session: str | None, current: str) -> None:
+    """Refuse settings that are not those of the running services.
+
+    Raises
+    ------
+    InputError
+        A threshold, the engine, the output folder or the session differs.
+    """
+    wanted: dict[str, tuple[Callable[[str], object], object]] = {
+        "STEMSTREAM_BACKGROUND": (float, count.background),
+        "STEMSTREAM_XRAY": (float, count.xray),
+        "STEMSTREAM_ENGINE": (str, count.engine),
+        "STEMSTREAM_OUTPUT": (Path, output.absolute()),
+    }
+    for name, (read, value) in wanted.items():
+        theirs = up.variables.get(name)
+        if theirs is not None and read(theirs) != value:
+            raise InputError(
+                f"services are up with {name}={theirs}, not {value}; run with theirs, or stop them: stemstream down"
+            )
+    if session is not None and session != current:
+        raise InputError(
+            f"the current session is {current}, not {session}; change it: stemstream session start {session}"
+        )
+
+
+def send_to_services(
+    up: UpState, files: RawFiles, log: ScanLog, report: Callable[[int], None]
+) -> tuple[Scan, CountFinished]:
+    """Send the scan to the receivers and wait for its file. ``report`` gets the sector frames sent so far.
+
+    Raises
+    ------
+    FaultError
+        A receiver takes no frames, or the file does not come.
+    """
+    first = up.variables.get("STEMSTREAM_FROM", f"tcp://127.0.0.1:{FIRST_PORT}")
+    log.catch_up()
+    begun_after = log.next_offset
+    with FeedSender(SenderSettings(sector_addresses([first], list(range(SECTORS))))) as sender:
+        sender.connect()
+        sender.send(raw_scan(files), report)
+    deadline = time.monotonic() + WAIT_AFTER_SENDING_S
+    while time.monotonic() < deadline:
+        log.poll(0.05)
+        for scan in log.catalogue.scans.values():
+            count = scan.counts.get(LIVE)
+            if scan.ordinal >= begun_after and scan.number == files.scan_number and count and count.finished:
+                return scan, count.finished
+    raise FaultError(
+        f"no file of scan {files.scan_number} after {WAIT_AFTER_SENDING_S:.0f} s; see stemstream status and scans list"
+    )
