@@ -50,8 +50,17 @@ class UpSettings:
     bootstrap: str | None = None  # None: the embedded broker
 
     def services(self) -> ServiceList:
-        """Read the list of services."""
-        return read_services(self.compose_file, os.environ | self.variables)
+        """Read the list of services.
+
+        Raises
+        ------
+        InputError
+            It is wrong, or has no broker and none is named.
+        """
+        services = read_services(self.compose_file, os.environ | self.variables)
+        if self.bootstrap is None and not any(service.embedded_broker for service in services.native):
+            raise InputError(f"{self.compose_file}: the embedded broker is not among the services; give --bootstrap")
+        return services
 
 
 def serve(settings: UpSettings, say: Callable[[str], None]) -> None:
@@ -92,6 +101,7 @@ def serve_in_background(settings: UpSettings, say: Callable[[str], None]) -> UpS
         As `serve`; then nothing is left running.
     """
     home = home_dir()
+    settings.services()  # a wrong list is refused here, and not in a log file
     log_file = home / "logs" / "up" / "supervisor.log"
     _refuse_if_up(home)
     supervisor, log_start = _launch_supervisor(settings, log_file)
@@ -181,6 +191,9 @@ class _Up:
     ) -> None:
         self._home, self._settings, self._services, self._say = home, settings, services, say
         self._supervisor = supervisor
+        self._left_out = list(services.left_out)
+        if settings.bootstrap is not None:
+            self._left_out += [service.name for service in services.native if service.embedded_broker]
         self._broker: _EmbeddedBroker | None = None
         self._started = False
         self._published: list[ServiceStatus] = []
@@ -190,13 +203,15 @@ class _Up:
 
     def start(self) -> None:
         """Start the services, each after those it depends on, and wait until all are ready."""
-        for name in self._services.left_out:
-            self._say(f"{name}: left out, it has no native form")
+        for name in self._left_out:
+            self._say(f"{name}: left out")
         if self._settings.bootstrap is not None:
             cluster_id(self._settings.bootstrap, BROKER_ANSWER_TIMEOUT_S)
             self._supervisor.environment["STEMSTREAM_BOOTSTRAP"] = self._settings.bootstrap
         for stage in self._services.stages():
             for service in stage:
+                if service.name in self._left_out:
+                    continue
                 if service.embedded_broker:
                     self._start_broker(service)
                 else:
@@ -232,9 +247,6 @@ class _Up:
     # Starting.
 
     def _start_broker(self, service: Service) -> None:
-        if self._settings.bootstrap is not None:
-            self._say(f"{service.name}: left out, the broker at {self._settings.bootstrap} is used")
-            return
         self._broker = _EmbeddedBroker(service.name, self._home)
         self._publish()
         self._broker.start()
@@ -304,7 +316,7 @@ class _Up:
             bootstrap=self._supervisor.environment.get("STEMSTREAM_BOOTSTRAP", ""),
             started=self._started,
             variables=self._settings.variables,
-            left_out=self._services.left_out,
+            left_out=self._left_out,
             services=services,
         )
         if state != self._written:

@@ -73,7 +73,7 @@ class UpState:
     variables
         What the variables of docker-compose.yml stand for.
     left_out
-        Services of that file that are not run.
+        Services of that file that are not run: without a native form, or the broker when another one is used.
     services
         One entry a process.
     """

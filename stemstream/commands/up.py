@@ -87,11 +87,10 @@ def up(
     if not detach:
         serve(settings, _say_when)
         return
-    left_out = settings.services().left_out  # a wrong list is refused here, and not in a log file
     state = serve_in_background(settings, typer.echo)
     _print_table(state.services)
-    if left_out:
-        typer.echo(f"left out, they have no native form: {', '.join(left_out)}")
+    if state.left_out:
+        typer.echo(f"left out: {', '.join(state.left_out)}")
 
 
 def down() -> None:

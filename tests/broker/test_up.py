@@ -16,8 +16,10 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from stemstream import broker
+from stemstream.compose import COMPOSE_FILE
 
 PROJECT = Path(__file__).resolve().parents[2]
 THRESHOLDS = ("--background", "40", "--xray", "2000")
@@ -211,13 +213,6 @@ def test_down_leaves_no_process_and_no_port(running: Installation) -> None:
     assert running("down")[:2] == (0, "nothing is up\n")
 
 
-def test_services_stop_in_the_order_of_the_data_and_the_broker_last(running: Installation) -> None:
-    """Of the `down` before."""
-    log = (running.home / "logs" / "up" / "supervisor.log").read_text()
-    stopped = [line.split()[2] for line in log.splitlines() if line.endswith(": stopped")]
-    assert stopped == ["counter-0:", "counter-1:", "sink-0:", "kafka-0:"]  # the receiver had failed
-
-
 def test_nothing_outlives_a_killed_supervisor(stemstream: Installation) -> None:
     assert stemstream(*stemstream.up, "--detach")[0] == 0
     supervisor = stemstream.state()["pid"]
@@ -252,6 +247,8 @@ def test_up_in_the_foreground_says_what_happens_and_ends_with_sigterm(stemstream
     assert "error" not in stderr
     for line in ("receiver-0: ready, process", "counter-0: starting, process", "stopping", "sink-0: stopped"):
         assert line in stdout
+    stopped = [line.split()[2] for line in stdout.splitlines() if line.endswith(": stopped")]
+    assert stopped == ["receiver-0:", "counter-0:", "sink-0:"]
     assert broker.status(stemstream.home) == before
     assert [process.pid for process in stemstream.processes()] == [before.pid]
     assert stemstream("session", "show")[1] == "night-shift\n"
@@ -265,6 +262,24 @@ def test_up_that_cannot_start_a_service_says_why_and_leaves_nothing(stemstream: 
     assert stderr.count("\n") == 1
     assert stemstream.processes() == []
     assert stemstream.services() == {}
+
+
+def test_up_names_what_it_leaves_out(stemstream: Installation, tmp_path: Path) -> None:
+    services = yaml.safe_load(COMPOSE_FILE.read_text())
+    services["services"]["dashboards"] = {"image": "grafana"}
+    (tmp_path / "list.yml").write_text(yaml.safe_dump(services))
+    _, stdout, _ = stemstream(*stemstream.up, "--file", tmp_path / "list.yml", "--bootstrap", "127.0.0.1:9")
+    assert [line.partition(" ")[2][9:] for line in stdout.splitlines()[:2]] == [
+        "dashboards: left out",
+        "kafka: left out",
+    ]
+
+
+def test_a_list_without_a_broker_needs_one_that_is_named(stemstream: Installation, tmp_path: Path) -> None:
+    (tmp_path / "list.yml").write_text("services: {dashboards: {image: grafana}}")
+    code, _, stderr = stemstream(*stemstream.up, "--file", tmp_path / "list.yml")
+    assert code == 2
+    assert stderr == f"error: {tmp_path}/list.yml: the embedded broker is not among the services; give --bootstrap\n"
 
 
 @pytest.mark.parametrize(
