@@ -39,6 +39,15 @@ lint: setup  ## Check style, types, and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: bench
+bench: setup  ## Measure: counting against stempy and memory speed, side by side
+	$(BIN)/python -m benchmarks.counting
+
+MINUTES := 10
+.PHONY: soak
+soak: setup  ## Random scans and kills for a while (make soak MINUTES=60 SEED=1)
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 .PHONY: lock
 lock: $(PACKAGES)  ## Pin the packages of pyproject.toml again (newest versions: make lock UPGRADE=1)
 	$(BIN)/python scripts/lock_requirements.py $(if $(UPGRADE),--upgrade)

@@ -103,6 +103,7 @@ class _Sink:
                 self._metrics.health.beat()
                 for message in self._poll():
                     self._take_in(message)
+                self._observe_lag()
                 if self._log.poll():
                     self._drop_abandoned()
                     self._annotate()
@@ -287,3 +288,8 @@ class _Sink:
             open_counts = [f.first_offsets[partition] for f in self._files.values() if partition in f.first_offsets]
             offsets.append(TopicPartition(EVENTS, partition, min(open_counts, default=next_offset)))
         self._consumer.commit(offsets=offsets, asynchronous=False)
+
+    def _observe_lag(self) -> None:
+        for partition, next_offset in self._next_offsets.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(EVENTS, partition), cached=True)
+            self._metrics.lag.labels(EVENTS, partition).set(max(0, high - next_offset))

@@ -54,8 +54,8 @@ class Metrics:
         self._service = service
         self.received = self.counter("received_messages", "Messages received", "topic")
         self.received_bytes = self.counter("received_bytes", "Bytes received", "topic")
-        self.sent = self.counter("sent_messages", "Messages sent and acknowledged", "topic")
-        self.sent_bytes = self.counter("sent_bytes", "Bytes sent and acknowledged", "topic")
+        self.sent = self.counter("sent_messages", "Messages sent", "topic")
+        self.sent_bytes = self.counter("sent_bytes", "Bytes sent", "topic")
         self.errors = self.counter("errors", "What could not be done", "kind")
         self.discarded = self.counter("discarded_messages", "Messages thrown away", "reason")
         self.lag = self.gauge("lag_messages", "Messages in the partition not yet processed", "topic", "partition")

@@ -8,7 +8,6 @@ from types import TracebackType
 from service.catalogue import Catalogue
 from service.errors import FaultError
 from service.kafka import (
-    OFFSET_BEGINNING,
     REQUEST_TIMEOUT_S,
     KafkaError,
     Message,
@@ -30,12 +29,13 @@ class ScanLog:
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
         self.catalogue = Catalogue()
-        self.next_offset = 0
+        self.next_offset = 0  # nothing of the log is ever deleted
         self._last_offset = -1  # of the last record that was acknowledged
         self._failure: KafkaError | None = None
         self._producer = producer(bootstrap, "scan-log")
         self._consumer = consumer(bootstrap, "scan-log", **{"isolation.level": "read_uncommitted"})
-        self._consumer.assign([TopicPartition(SCANS, 0, OFFSET_BEGINNING)])
+        # Not OFFSET_BEGINNING: the client would stand still for half a second before it asks where that is.
+        self._consumer.assign([TopicPartition(SCANS, 0, self.next_offset)])
 
     def __enter__(self) -> ScanLog:
         return self

@@ -132,9 +132,22 @@ def differences(bootstrap: str) -> list[str]:
     return lines
 
 
-@ask_again
 def active_members(bootstrap: str, groups: tuple[str, ...]) -> dict[str, int]:
-    """Number of members that each consumer group has now; groups without members are left out."""
+    """Number of members that each consumer group has now; groups without members are left out.
+
+    Raises
+    ------
+    FaultError
+        The broker does not answer.
+    """
+    try:
+        return _active_members(bootstrap, groups)
+    except KafkaException as error:
+        raise FaultError(f"members of {', '.join(groups)} on {bootstrap}: {error.args[0].str()}") from error
+
+
+@ask_again
+def _active_members(bootstrap: str, groups: tuple[str, ...]) -> dict[str, int]:
     admin = _admin(bootstrap)  # answers come for as long as it lives
     answers = admin.describe_consumer_groups(list(groups), request_timeout=_TIMEOUT_S)
     members = {group: len(future.result(2 * _TIMEOUT_S).members) for group, future in answers.items()}

@@ -112,7 +112,7 @@ def run_scan(settings: RunSettings, report: Callable[[Progress], None], say: Cal
         up = _services_up(home, settings.bootstrap)
         if up is not None:
             return _run_beside(up, settings, files, report, say)
-        bootstrap = stack.enter_context(_broker(settings.bootstrap, home, say))
+        bootstrap, keep_broker = stack.enter_context(_broker(settings.bootstrap, home, say))
         _refuse_services(bootstrap)
         create_topics(bootstrap)
         log = stack.enter_context(ScanLog(bootstrap))
@@ -125,8 +125,7 @@ def run_scan(settings: RunSettings, report: Callable[[Progress], None], say: Cal
         receiver = _start_receiver(supervisor, settings, bootstrap, source, feed)
 
         def look_around() -> None:
-            if settings.bootstrap is None:
-                _keep_broker(home, bootstrap)
+            keep_broker()
             report(_progress(files, receiver, consumers))
 
         scan, finished = _wait_for_file(supervisor, log, feed, look_around)
@@ -213,29 +212,34 @@ def _write_simulated(simulation: Simulation, folder: Path) -> None:
 
 
 @contextmanager
-def _broker(bootstrap: str | None, home: Path, say: Callable[[str], None]) -> Iterator[str]:
-    """Address of a broker that answers: the one that was named, or the embedded one, started if need be."""
+def _broker(bootstrap: str | None, home: Path, say: Callable[[str], None]) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Address of a broker that answers: the one that was named, or the embedded one, started if need be.
+
+    Also yields what starts the embedded one again if it died.
+    """
     if bootstrap is not None:
         cluster_id(bootstrap, BROKER_ANSWER_TIMEOUT_S)
-        yield bootstrap
+        yield bootstrap, lambda: None
         return
     if broker.status(home) is None:
         say("starting the embedded Kafka broker")
     state = broker.start(home, die_with_parent=True)
     try:
-        yield state.bootstrap
+        yield state.bootstrap, lambda: _keep_broker(home, state)
     finally:
         if state.owner_pid == os.getpid():
             broker.stop(home)
 
 
-def _keep_broker(home: Path, bootstrap: str) -> None:
-    """Start the embedded broker again, on the port that all clients know, if it died."""
-    if broker.status(home) is None:
-        get_logger().error("the embedded broker died, starting it again")
-        state = broker.start(home, port=int(bootstrap.rpartition(":")[2]), die_with_parent=True)
-        if state.bootstrap != bootstrap:
-            raise FaultError(f"the embedded broker died, and another program has its port now ({bootstrap})")
+def _keep_broker(home: Path, died: broker.BrokerState) -> None:
+    """Start the embedded broker again if it died, on the port that all clients know."""
+    if broker.status(home) is not None:
+        return
+    get_logger().error("the embedded broker died, starting it again", bootstrap=died.bootstrap)
+    port = int(died.bootstrap.rpartition(":")[2])
+    state = broker.start(home, port=port, die_with_parent=died.owner_pid is not None)
+    if state.bootstrap != died.bootstrap:
+        raise FaultError(f"the embedded broker died, and another program has its port now: {died.bootstrap}")
 
 
 def _refuse_services(bootstrap: str) -> None:

@@ -24,7 +24,11 @@ class Codec(IntEnum):
     BLOSC2 = 1
 
 
-_HEADER_BYTES = 32  # of any Blosc2 buffer
+# The Blosc2 header: its size, where its flags and filters are, and what may be in them.
+_HEADER_BYTES, _FLAGS_AT, _FILTERS_AT = 32, 2, slice(16, 22)
+_BLOSC2_FORMAT = 0x05
+_FILTERS = {blosc2.Filter.NOFILTER.value, blosc2.Filter.SHUFFLE.value, blosc2.Filter.BITSHUFFLE.value}
+_LAST_CODEC = 4  # BloscLZ, LZ4, Zlib, Zstd; behind them are plugins
 
 # Bitshuffle + LZ4 at level 1: three times smaller at 3.6 GB/s a core (docs/decisions/0003-wire-format.md).
 _COMPRESSION = {
@@ -71,8 +75,7 @@ def decompress(payload: memoryview, sector_frames: int, out: NDArray[np.uint8]) 
     expected = sector_frames * SECTOR_FRAME_BYTES
     if len(out) < expected:  # Blosc2 would write beyond it
         raise ValueError(f"out has {len(out)} bytes, {sector_frames} sector frames need {expected}")
-    if len(payload) < _HEADER_BYTES:  # Blosc2 would read beyond it
-        raise DecodeError(f"payload of {len(payload)} bytes is no Blosc2 buffer")
+    _check_header(payload)
     try:
         size, compressed_size, _ = blosc2.get_cbuffer_sizes(payload)
     except (RuntimeError, ValueError, TypeError) as error:
@@ -88,3 +91,12 @@ def decompress(payload: memoryview, sector_frames: int, out: NDArray[np.uint8]) 
     except (RuntimeError, ValueError) as error:
         raise DecodeError(f"Blosc2 buffer cannot be decompressed: {error}") from error
     return target.view(np.uint16).reshape(sector_frames, SECTOR_ROWS, FRAME_WIDTH)
+
+
+def _check_header(payload: memoryview) -> None:
+    """Refuse what Blosc2 would read beyond, load plugins for, or (a damaged delta filter) wait for without end."""
+    if len(payload) < _HEADER_BYTES:
+        raise DecodeError(f"payload of {len(payload)} bytes is no Blosc2 buffer")
+    flags, filters = payload[_FLAGS_AT], set(payload[_FILTERS_AT])
+    if flags & _BLOSC2_FORMAT != _BLOSC2_FORMAT or flags >> 5 > _LAST_CODEC or not filters <= _FILTERS:
+        raise DecodeError(f"Blosc2 buffer with flags {flags:#x} and filters {sorted(filters)}")

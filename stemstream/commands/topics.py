@@ -36,6 +36,9 @@ def check(bootstrap: Bootstrap = None) -> None:
     address = bootstrap or embedded_bootstrap()
     found = existing_partitions(address)
     table = Table("topic", "partitions", "kept for", "written by", "read by", "holds")
+    for column in table.columns:
+        column.overflow = "fold"
+    table.columns[0].no_wrap = True
     for topic in TOPICS:
         kept = "ever" if topic.retention_ms == FOREVER else f"{topic.retention_ms // HOUR_MS} h"
         readers, writers = ", ".join(topic.readers), ", ".join(topic.writers)

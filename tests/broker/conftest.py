@@ -37,6 +37,15 @@ def stemstream(cluster_home: Path) -> Iterator[CommandLine]:
     command_line.end_all()
 
 
+@pytest.fixture
+def fresh_stemstream(tmp_path: Path) -> Iterator[CommandLine]:
+    """The command line in a home of its own, where no broker was ever started."""
+    command_line = CommandLine(tmp_path / "home")
+    yield command_line
+    command_line.end_all()
+    broker.stop(command_line.home)
+
+
 @pytest.fixture(scope="session")
 def unordered_scan(tmp_path_factory: pytest.TempPathFactory) -> RawScan:
     """Frames out of order, three files a module, not square: 108 frames, so that the eighth partition has no chunk."""

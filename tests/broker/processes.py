@@ -58,7 +58,7 @@ class Service:
         return metric(self.port, name, **labels)
 
     def wait_until_ready(self) -> None:
-        wait_until(lambda: self.answer("/readyz")[0] == 200, 30, f"readiness of {self.log.stem}: {self.log}")
+        wait_until(lambda: self.answer("/readyz")[0] == 200, 60, f"readiness of {self.log.stem}: {self.log}")
 
     def stop(self) -> int:
         """Ask it to end; its exit code. A service that takes longer than 10 s has failed."""
@@ -82,7 +82,7 @@ class CommandLine:
         """Run a command to its end."""
         return finish(self.start(*arguments), timeout_s)
 
-    def run(self, scan: RawScan, output: Path, *options: object, timeout_s: float = 90) -> Ended:
+    def run(self, scan: RawScan, output: Path, *options: object, timeout_s: float = 150) -> Ended:
         """Run ``stemstream run --json`` with the usual thresholds."""
         return finish(self.start_run(scan, output, *options), timeout_s)
 
@@ -135,7 +135,7 @@ def finish(process: subprocess.Popen[str], timeout_s: float) -> Ended:
     return Ended(process.returncode, stdout, stderr)
 
 
-def child_of(process: subprocess.Popen[str], command: str, timeout_s: float = 30) -> psutil.Process:
+def child_of(process: subprocess.Popen[str], command: str, timeout_s: float = 60) -> psutil.Process:
     """The child of a run that serves as ``count``, ``sink`` or ``receive``, as soon as it is there."""
     found: list[psutil.Process] = []
 

@@ -20,23 +20,25 @@ from tests.broker.scans import RECORD, RawScan, write_scan
 
 @dataclass(frozen=True)
 class Spare:
-    """A broker of its own, whose topics were made by `topics create` and compared by `topics check`."""
+    """A broker whose topics tests may spoil, and what `topics create` and `topics check` said before."""
 
     stemstream: CommandLine
     admin: AdminClient
     created: Ended
     checked: Ended
+    partitions: dict[str, int]
 
 
-@pytest.fixture
-def spare(tmp_path: Path) -> Iterator[Spare]:
-    state = broker.start(tmp_path / "home", port=free_port(), die_with_parent=True)
-    stemstream = CommandLine(tmp_path / "home")
-    created = stemstream("topics", "create", "--partitions", 3)
-    admin = AdminClient({"bootstrap.servers": state.bootstrap})
-    yield Spare(stemstream, admin, created, stemstream("topics", "check"))
-    stemstream.end_all()
-    broker.stop(tmp_path / "home")
+@pytest.fixture(scope="module")
+def spare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spare]:
+    home = tmp_path_factory.mktemp("spare")
+    state = broker.start(home, port=free_port(), die_with_parent=True)
+    stemstream, admin = CommandLine(home), AdminClient({"bootstrap.servers": state.bootstrap})
+    created, checked = stemstream("topics", "create", "--partitions", 3), stemstream("topics", "check")
+    found = admin.list_topics(timeout=10).topics
+    partitions = {name: len(topic.partitions) for name, topic in found.items() if not name.startswith("__")}
+    yield Spare(stemstream, admin, created, checked, partitions)
+    broker.stop(home)
 
 
 @pytest.fixture
@@ -100,11 +102,8 @@ def test_an_output_that_cannot_be_written_is_refused(stemstream: CommandLine, sc
     assert_refused(ended, tmp_path / "file" / "out", str(tmp_path / "file" / "out"), "cannot be written")
 
 
-@pytest.mark.parametrize("thresholds", [(), ("--background", 40), ("--xray", 2000)])
-def test_without_both_thresholds_nothing_is_counted(
-    stemstream: CommandLine, scan: RawScan, out: Path, thresholds: tuple[object, ...]
-) -> None:
-    ended = stemstream("run", scan.folder, "--output", out, *thresholds, "--json")
+def test_without_both_thresholds_nothing_is_counted(stemstream: CommandLine, scan: RawScan, out: Path) -> None:
+    ended = stemstream("run", scan.folder, "--output", out, "--background", 40, "--json")
     assert_refused(ended, out, "no thresholds", "--background", "--xray")
 
 
@@ -119,6 +118,20 @@ def test_a_session_name_that_would_leave_the_output_folder_is_refused(
     stemstream: CommandLine, scan: RawScan, out: Path
 ) -> None:
     assert_refused(stemstream.run(scan, out, "--session", "../elsewhere"), out, "--session", "../elsewhere")
+
+
+def test_a_simulated_scan_that_does_not_fit_on_the_disk_is_refused(stemstream: CommandLine, out: Path) -> None:
+    ended = stemstream("run", "sim:20000x20000", "--output", out, *THRESHOLDS, "--json")
+    assert ended.code == 2
+    assert ended.stderr.splitlines()[-1].startswith("error: the scan cannot be simulated: not enough disk space")
+    assert "Traceback" not in ended.stderr
+    assert not list(stemstream.home.glob("simulated/*"))
+
+
+def test_a_home_that_cannot_be_written_is_refused(scan: RawScan, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "file").write_text("no folder\n")
+    ended = CommandLine(tmp_path / "file" / "home").run(scan, out)
+    assert_refused(ended, out, str(tmp_path / "file" / "home"), "STEMSTREAM_HOME")
 
 
 def test_a_broker_that_does_not_answer_is_a_fault(stemstream: CommandLine, scan: RawScan, out: Path) -> None:
@@ -151,21 +164,29 @@ def test_topics_create_makes_the_topics_of_the_registry_and_check_finds_them_ali
     assert spare.created.code == 0, spare.created.stderr
     assert spare.created.stdout.startswith("made: scans, raw.sector.0, ")
     assert spare.checked.code == 0, spare.checked.stdout
-    found = spare.admin.list_topics(timeout=10).topics
-    partitions = {name: len(topic.partitions) for name, topic in found.items() if not name.startswith("__")}
     raw = {f"raw.sector.{sector}": 3 for sector in range(4)}
-    assert partitions == raw | {"scans": 1, "events": 3, "dead-letters": 1}
+    assert spare.partitions == raw | {"scans": 1, "events": 3, "dead-letters": 1}
 
-    spare.admin.delete_topics(["dead-letters"])["dead-letters"].result(10)
-    checked_without, sunk = spare.stemstream("topics", "check"), spare.stemstream("sink", "--output", "nowhere")
 
-    assert checked_without.code == 1
-    assert "differs: dead-letters: missing" in checked_without.stdout
-    assert sunk.code == 2
-    assert "topics are missing: dead-letters" in sunk.stderr
+def test_a_service_names_the_topic_that_is_missing(spare: Spare, out: Path) -> None:
+    spare.admin.delete_topics(["events"])["events"].result(10)
+
+    checked, counted, sunk = (
+        spare.stemstream("topics", "check"),
+        spare.stemstream("count", *THRESHOLDS),
+        spare.stemstream("sink", "--output", out),
+    )
+
+    assert checked.code == 1
+    assert "differs: events: missing" in checked.stdout
+    for ended in (counted, sunk):
+        assert ended.code == 2
+        assert ended.stderr.splitlines()[-1].startswith("error: topics are missing: events; make them with")
+    assert not list(out.rglob("*"))
 
 
 def test_raw_and_events_topics_of_unequal_partition_counts_are_refused(spare: Spare, scan: RawScan, out: Path) -> None:
+    assert spare.stemstream("topics", "create").code == 0
     spare.admin.create_partitions([NewPartitions("events", 5)])["events"].result(10)
 
     assert_refused(

@@ -92,14 +92,14 @@ def test_a_run_whose_child_is_killed_half_way_gives_the_same_file(
     children = started_by(run)
     child.kill()
 
-    ended = finish(run, 90)
+    ended = finish(run, 150)
 
     assert ended.code == 0, ended.stderr
     assert ended.summary["frames_complete"] == large_scan.frame_count
     assert ended.summary["electrons"] == sum(map(len, large_scan.electrons))
     assert_equals_stempy(ended.file, large_scan)
     assert files_below(tmp_path) == [ended.file]
-    wait_until_gone(children, 1)
+    wait_until_gone(children, 5)
 
 
 @pytest.mark.parametrize("kill", [kill_run, kill_run_and_all_that_it_started])
@@ -127,6 +127,24 @@ def test_a_run_after_one_that_was_killed_is_complete_and_abandons_what_was_left(
     assert not left_open.finished
 
 
+def test_a_run_whose_broker_is_killed_half_way_gives_the_same_file(
+    fresh_stemstream: CommandLine, large_scan: RepeatedScan, tmp_path: Path
+) -> None:
+    home, output = fresh_stemstream.home, tmp_path / "out"
+    run = fresh_stemstream.start_run(large_scan, output)
+    wait_until_half_way(run, "count", "counted_frames_total", large_scan.frame_count)
+    killed = broker.status(home)
+    assert killed is not None
+    os.kill(killed.pid, signal.SIGKILL)
+
+    ended = finish(run, 150)
+
+    assert ended.code == 0, ended.stderr
+    assert_equals_stempy(ended.file, large_scan)
+    assert files_below(output) == [ended.file]
+    assert broker.status(home) is None
+
+
 def newest_scans(stemstream: CommandLine) -> list[Scan]:
     """What the scan log says, the newest last."""
     state = broker.status(stemstream.home)
@@ -152,6 +170,6 @@ def test_a_run_that_is_interrupted_stops_what_it_started_and_leaves_no_file(
     assert ended.code != 0
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
-    wait_until_gone(children, 1)
+    wait_until_gone(children, 5)
     assert files_below(tmp_path) == []
     assert newest_scans(stemstream)[-1].counts["live"].abandoned

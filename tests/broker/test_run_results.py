@@ -155,11 +155,11 @@ def test_a_run_leaves_nothing_but_its_file(lossy_run: Ended) -> None:
 
 
 def test_a_run_without_a_broker_starts_one_and_stops_it_and_the_topics_stay(
-    small_scan: RawScan, tmp_path: Path
+    fresh_stemstream: CommandLine, small_scan: RawScan, tmp_path: Path
 ) -> None:
-    home = tmp_path / "home"
+    home = fresh_stemstream.home
 
-    ended = CommandLine(home).run(small_scan, tmp_path / "out")
+    ended = fresh_stemstream.run(small_scan, tmp_path / "out")
 
     assert ended.code == 0, ended.stderr
     assert_equals_stempy(ended.file, small_scan)

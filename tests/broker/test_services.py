@@ -75,7 +75,7 @@ def test_stage_after_stage_by_hand_gives_the_file_and_not_before_there_are_event
         receiver.wait_until_ready()
         assert_serves_metrics(receiver)
         assert receiver.metric("sent_messages_total", topic=f"raw.sector.{sector}") > 0
-    assert [receiver.process.wait(30) for receiver in receivers] == [0, 0, 0, 0]
+    assert [receiver.process.wait(60) for receiver in receivers] == [0, 0, 0, 0]
 
     sink = stemstream.serve("sink", "--output", tmp_path)
     sink.wait_until_ready()
@@ -105,12 +105,12 @@ def test_a_receiver_that_was_stopped_half_way_goes_on_when_it_is_started_with_th
     first = installation.receive(large_scan, "stopped")
     wait_until(lambda: first.metric("received_sector_frames_total") > large_scan.frame_count, 30, "a quarter")
     assert first.stop() == 0
-    wait_until(lambda: bool(files_below(installation.output / "stopped")), 10, "a partial file")
+    wait_until(lambda: bool(files_below(installation.output / "stopped")), 30, "a partial file")
     assert not list(installation.output.glob("stopped/scan_*.h5"))
 
     second = installation.receive(large_scan, "stopped")
 
-    assert second.process.wait(30) == 0
+    assert second.process.wait(60) == 0
     assert_equals_stempy(installation.file("stopped"), large_scan)
 
 
@@ -126,11 +126,11 @@ def test_a_second_counter_and_a_second_sink_join_and_leave_when_they_are_asked_t
     counter.wait_until_ready()
     sink.wait_until_ready()
     sinks = (installation.sink, sink)
-    wait_until(lambda: sorted(map(last_event, sinks)) == ["active", STANDING_BY], 10, "one active sink")
+    wait_until(lambda: sorted(map(last_event, sinks)) == ["active", STANDING_BY], 30, "one active sink")
 
     assert [counter.stop(), sink.stop()] == [0, 0]
 
-    wait_until(lambda: last_event(installation.sink) == "active", 10, "the remaining sink")
+    wait_until(lambda: last_event(installation.sink) == "active", 30, "the remaining sink")
 
     installation.counter.wait_until_ready()
 
@@ -138,7 +138,7 @@ def test_a_second_counter_and_a_second_sink_join_and_leave_when_they_are_asked_t
 def test_damaged_and_repeated_messages_are_set_aside_and_the_next_scan_is_complete(
     installation: Installation, bootstrap: str, small_scan: RawScan
 ) -> None:
-    assert installation.receive(small_scan, "before").process.wait(30) == 0
+    assert installation.receive(small_scan, "before").process.wait(60) == 0
     before = installation.file("before")
     assert_equals_stempy(before, small_scan)
     letters_before = len(read_topic(bootstrap, "dead-letters"))
@@ -154,10 +154,10 @@ def test_damaged_and_repeated_messages_are_set_aside_and_the_next_scan_is_comple
     def discarded(service: Service, reason: str) -> float:
         return service.metric("discarded_messages_total", reason=reason)
 
-    wait_until(lambda: discarded(installation.counter, "dead letter") == 2, 10, "the counter's dead letters")
-    wait_until(lambda: discarded(installation.sink, "dead letter") == 1, 10, "the sink's dead letter")
-    wait_until(lambda: discarded(installation.counter, "late or repeated") == 1, 10, "the repeated chunk")
-    wait_until(lambda: len(read_topic(bootstrap, "dead-letters")) == letters_before + 3, 10, "the dead letters")
+    wait_until(lambda: discarded(installation.counter, "dead letter") == 2, 30, "the counter's dead letters")
+    wait_until(lambda: discarded(installation.sink, "dead letter") == 1, 30, "the sink's dead letter")
+    wait_until(lambda: discarded(installation.counter, "late or repeated") == 1, 30, "the repeated chunk")
+    wait_until(lambda: len(read_topic(bootstrap, "dead-letters")) == letters_before + 3, 30, "the dead letters")
     letters = [dead_letter.decode(letter) for letter in values(read_topic(bootstrap, "dead-letters"))[letters_before:]]
     found = {(origin.topic, origin.partition, origin.service, kept[:7]) for origin, kept in letters}
     assert found == {
@@ -166,7 +166,7 @@ def test_damaged_and_repeated_messages_are_set_aside_and_the_next_scan_is_comple
         ("events", 3, "sink", b'{"neith'),
     }
 
-    assert installation.receive(small_scan, "after").process.wait(30) == 0
+    assert installation.receive(small_scan, "after").process.wait(60) == 0
 
     assert_equals_stempy(installation.file("after"), small_scan)
     log = [json.loads(record) for record in values(read_topic(bootstrap, "scans"))]
