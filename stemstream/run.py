@@ -339,7 +339,7 @@ def _scan_of(catalogue: Catalogue, feed: str) -> Scan | None:
 def _progress(files: RawFiles, receiver: Child, consumers: list[Child]) -> Progress:
     totals = {"received_sector_frames": 0.0, "counted_frames": 0.0, "written_frames": 0.0}
     for child in (receiver, *consumers):
-        for name, _, value in metric_samples(child):
+        for name, _, value in metric_samples(child.metrics_port):
             key = name.removeprefix("stemstream_").removesuffix("_total")
             if key in totals:
                 totals[key] += value

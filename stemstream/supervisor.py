@@ -283,9 +283,9 @@ def is_ready(metrics_port: int) -> bool:
     return _get(metrics_port, "/readyz") is not None
 
 
-def metric_samples(child: Child) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Name, labels and value of the child's metrics now; nothing while it does not answer."""
-    page = _get(child.metrics_port, "/metrics")
+def metric_samples(metrics_port: int) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of a process's metrics now; nothing while it does not answer."""
+    page = _get(metrics_port, "/metrics")
     for family in text_string_to_metric_families(page or ""):
         for sample in family.samples:
             yield sample.name, sample.labels, float(sample.value)

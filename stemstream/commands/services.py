@@ -54,6 +54,7 @@ def receive(
         list[str] | None,
         typer.Option(
             metavar="tcp://HOST:PORT",
+            envvar="STEMSTREAM_TEE",
             help="Pass the live feed on, to the pipeline used so far: an address a sector, or one and the next ports.",
         ),
     ] = None,

@@ -16,7 +16,7 @@ from service.logs import configure_logs
 from stemstream.commands.options import Background, Bootstrap, Engine, Output, Xray, check_name, count_settings
 
 if TYPE_CHECKING:
-    from stemstream.up_state import ServiceStatus
+    from stemstream.up_state import ServiceStatus, UpState
 
 
 def up(
@@ -114,8 +114,22 @@ def status(
         typer.echo("nothing is up")
     else:
         _print_table(services)
+        _print_safety(state, services)
     if state and state.supervisor() is None:
         typer.echo(f"the supervisor (process {state.pid}) is gone; `stemstream down` cleans up", err=True)
+
+
+def _print_safety(state: UpState, services: list[ServiceStatus]) -> None:
+    """Answer whether the next scan may begin, if there is a broker to ask."""
+    if state.supervisor() is None or not state.started:
+        return
+    from service.scan_log import ScanLog  # noqa: PLC0415
+    from stemstream import broker  # noqa: PLC0415
+    from stemstream.safety import assess  # noqa: PLC0415
+
+    embedded = broker.status(home_dir())
+    with ScanLog(state.bootstrap) as log:
+        typer.echo(assess(state, services, log.catch_up(), embedded.data_dir if embedded else None).describe())
 
 
 def _checked_address(option: str, address: str) -> str:
