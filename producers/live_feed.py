@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import zmq
@@ -38,12 +38,23 @@ class LiveFrame:
     sector: int
     header: FeedHeader
     received_ns: int
-    part: zmq.Frame
+    pixels: NDArray[np.uint16]
+    """(144, 576), detector counts: a view of what was received."""
 
-    @property
-    def pixels(self) -> NDArray[np.uint16]:
-        """(144, 576) uint16, detector counts: a view of what ZeroMQ received."""
-        return np.frombuffer(self.part.buffer, "<u2").reshape(SECTOR_ROWS, FRAME_WIDTH)
+
+class FrameSource(Protocol):
+    """Where the receiver takes live frames from."""
+
+    ready: bool
+
+    def take(self, timeout_s: float) -> list[LiveFrame]:
+        """Frames that have come, in their order."""
+
+    def release(self, frames: int = 1) -> None:
+        """Say that the pixels of so many frames are not needed any more."""
+
+    def take_lost(self, sector: int, scan_number: int) -> int:
+        """Sector frames of a scan that were lost since last asked."""
 
 
 class LiveFeed:
@@ -138,7 +149,8 @@ class LiveFeed:
                 get_logger().error("the buffer is full: sector frames are lost", sector=sector, scan=header.scan_number)
             return
         self._accepted += 1
-        self._queue.put(LiveFrame(sector, header, time.time_ns(), parts[1]))
+        pixels = np.frombuffer(parts[1].buffer, "<u2").reshape(SECTOR_ROWS, FRAME_WIDTH)  # no copy
+        self._queue.put(LiveFrame(sector, header, time.time_ns(), pixels))
 
 
 class WrongModuleError(FeedError):

@@ -6,13 +6,16 @@ publish start markers, chunks, end markers, and say in the scan log how each sec
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from producers.chunker import Chunker, FilledChunk
-from producers.live_feed import open_live_feed
+from producers.growing_files import GrowingFiles
+from producers.live_feed import FrameSource, open_live_feed
 from producers.live_sector import LiveOptions, LiveScan, LiveSector
 from producers.publisher import Interrupted, SectorPublisher
 from producers.raw_files import RawFiles, open_raw_files
@@ -33,8 +36,8 @@ TAKE_TIMEOUT_S = 0.05
 class ReceiverSettings:
     """What a receiver is told.
 
-    ``source`` names raw files; with ``addresses``, one a sector, it is the live feed instead. ``feed`` names one run
-    of the source: a restart with the same one resumes its scan.
+    ``source`` names raw files; with ``addresses``, one a sector, or ``follow`` it is a live feed instead. ``feed`` names
+    one run of the source: a restart with the same one resumes its scan.
     """
 
     common: CommonSettings
@@ -43,6 +46,7 @@ class ReceiverSettings:
     session: str | None
     feed: str
     addresses: dict[int, str] = field(default_factory=dict)
+    follow: Path | None = None  # folder of raw files that are still being written
     ready_address: str | None = None
     tee: dict[int, str] = field(default_factory=dict)  # where the live feed is passed on to, an address a sector
     buffer_bytes: int = 2**29
@@ -55,7 +59,7 @@ def run_receiver(settings: ReceiverSettings) -> int:
 
 
 def _receive(settings: ReceiverSettings, metrics: Metrics, stop: StopFlag) -> int:
-    files = None if settings.addresses else open_raw_files(settings.source)
+    files = None if settings.addresses or settings.follow else open_raw_files(settings.source)
     with ScanLog(settings.common.bootstrap) as log:
         standing = Standing(
             settings.common.bootstrap,
@@ -127,7 +131,7 @@ def _receive_live(settings: ReceiverSettings, standing: Standing, metrics: Metri
     options = dataclasses.replace(settings.live, reorder_window=window)
     standing.announce()
     standing.close_left_open()
-    with open_live_feed(settings.addresses, settings.ready_address, settings.tee, half, metrics) as feed:
+    with _open_source(settings, half, metrics) as feed:
         sectors = {
             sector: LiveSector(
                 options,
@@ -154,6 +158,15 @@ def _receive_live(settings: ReceiverSettings, standing: Standing, metrics: Metri
         for sector in sectors.values():
             sector.flush()
         standing.wait_until_acknowledged()
+
+
+def _open_source(
+    settings: ReceiverSettings, buffer_bytes: int, metrics: Metrics
+) -> contextlib.AbstractContextManager[FrameSource]:
+    if settings.follow is not None:
+        source = GrowingFiles(settings.follow, settings.sectors, settings.live.idle_timeout_s, metrics)
+        return contextlib.nullcontext(source)
+    return open_live_feed(settings.addresses, settings.ready_address, settings.tee, buffer_bytes, metrics)
 
 
 class _Outgoing(LiveScan):

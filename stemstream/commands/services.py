@@ -42,6 +42,10 @@ def receive(
         ),
     ],
     more: Annotated[list[str] | None, typer.Argument(metavar="[N …] [FILES …]", hidden=True)] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="The raw files are still being written: follow a folder, scan after scan."),
+    ] = False,
     ready: Annotated[
         str | None,
         typer.Option(
@@ -94,13 +98,16 @@ def receive(
         raise InputError(f"--sector {max(sectors)}: the sectors are 0 to {SECTORS - 1}")
     sources = [*source, *(word for word in more or [] if not word.isdecimal())]
     addresses = sector_addresses(sources, sectors) if sources[0].startswith("tcp://") else {}
+    if follow and (addresses or len(sources) > 1):
+        raise InputError("--follow goes with one folder of raw files: --from DIR --follow")
     settings = ReceiverSettings(
         common=common_settings(bootstrap, metrics_port, log_level),
         sectors=tuple(sorted(sectors)),
         source=sources,
         session=check_name("--session", session) if session else None,
-        feed=LIVE_FEED if addresses else feed or f"receive-{uuid.uuid4()}",
+        feed=LIVE_FEED if addresses or follow else feed or f"receive-{uuid.uuid4()}",
         addresses=addresses,
+        follow=Path(sources[0]) if follow else None,
         ready_address=ready,
         tee=sector_addresses(tee, sectors) if tee else {},
         buffer_bytes=int(buffer_gib * 2**30),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,16 @@ class Camera:
         """What stempy counts in a frame."""
         return self.electrons[(frame + scan.number) % len(self.distinct)]
 
+    def record(self, scan: CameraScan, sector: int, frame: int) -> bytes:
+        """The raw file's record of a sector frame."""
+        y, x = divmod(frame // scan.frames_per_position, scan.width)
+        header = struct.pack("<II4H", scan.number, frame, scan.width, scan.height, x, y)
+        return header + self._pixels(scan, sector, frame)
+
+    def _pixels(self, scan: CameraScan, sector: int, frame: int) -> bytes:
+        shown = self.distinct[(frame + scan.number) % len(self.distinct)]
+        return np.ascontiguousarray(shown[sector * 144 : (sector + 1) * 144]).tobytes()
+
     def send(self, scan: CameraScan, *, seconds: float = 0.0) -> None:
         """Send a scan, spread over so many seconds; returns when all is handed over."""
         sectors = [sector for sector in range(4) if sector not in scan.dark_sectors]
@@ -81,8 +92,7 @@ class Camera:
                 y, x = divmod(position, scan.width)
                 thread = frame % THREADS
                 header = [scan.number, frame, -(-count // THREADS), scan.width, scan.height, x, y, thread, sector]
-                pixels = self.distinct[(frame + scan.number) % len(self.distinct), sector * 144 : (sector + 1) * 144]
-                sockets[thread].send_multipart([msgpack.packb(header), np.ascontiguousarray(pixels).tobytes()])
+                sockets[thread].send_multipart([msgpack.packb(header), self._pixels(scan, sector, frame)])
 
 
 @contextmanager

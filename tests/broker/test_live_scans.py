@@ -202,6 +202,28 @@ def test_a_receiver_killed_in_a_scan_loses_only_what_the_file_says(microscope: M
     microscope.assert_right(microscope.wait_for_scans(known + 2)[-1], following)
 
 
+def test_raw_files_are_followed_while_they_are_written(microscope: Microscope, tmp_path: Path) -> None:
+    known = len(microscope.scans())
+    microscope.receiver.stop()
+    sectors = ("--sector", 0, 1, 2, 3)
+    following = microscope.command_line.serve(
+        "receive", *sectors, "--from", tmp_path, "--follow", "--idle-timeout", IDLE_S
+    )
+    following.wait_until_ready()
+    scan = CameraScan(121, 6, 5)
+    for part in (range(12), range(12, 30)):
+        for module in range(4):
+            with (tmp_path / f"data_scan0000000121_module{module}_0000000000.data").open("ab") as file:
+                for frame in part:
+                    file.write(microscope.camera.record(scan, module, frame))
+        time.sleep(0.5)
+    listed = microscope.wait_for_scans(known + 1)[-1]
+    microscope.assert_right(listed, scan)
+    assert following.stop() == 0
+    microscope.receiver = microscope.start_receiver()
+    microscope.receiver.wait_until_ready()
+
+
 @pytest.mark.timeout(180)
 def test_a_broker_that_takes_too_little_costs_frames_that_are_all_accounted_for(microscope: Microscope) -> None:
     known = len(microscope.scans())

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-import zmq
 from numpy.typing import NDArray
 
 from producers.chunker import FilledChunk
@@ -16,10 +15,10 @@ from producers.feed_format import FeedHeader
 from producers.live_feed import LiveFrame
 from producers.live_sector import LiveOptions, LiveSector
 from producers.scan_shape import ScanShape, SizeFields
-from topics.geometry import SECTOR_FRAME_BYTES, SECTOR_ROWS, ScanGeometry
+from topics.geometry import FRAME_WIDTH, SECTOR_ROWS, ScanGeometry
 from topics.marker import EndReason, Ledger
 
-PIXELS = {value: np.full(SECTOR_FRAME_BYTES // 2, value, np.uint16).tobytes() for value in range(3)}
+PIXELS = {value: np.full((SECTOR_ROWS, FRAME_WIDTH), value, np.uint16) for value in range(3)}
 
 
 @dataclass
@@ -82,7 +81,7 @@ class Feed:
             y, x = divmod(f // shape.frames_per_position, shape.width)
             header = FeedHeader(number, f, 0, shape.width - fields_less, shape.height - fields_less, x, y, 0, 0)
             self.held += 1
-            self.sector.take(LiveFrame(0, header, 1, zmq.Frame(PIXELS[value])), self.now)
+            self.sector.take(LiveFrame(0, header, 1, PIXELS[value]), self.now)
 
     def wait(self, seconds: float) -> None:
         for _ in range(int(seconds * 10)):
@@ -187,7 +186,7 @@ def test_the_ledger_counts_what_came_twice_late_wrong_and_lost() -> None:
     feed.send(1, [*range(3), *range(4, 20), 5, 19, 3], SHAPE)  # 5 and 19 come twice, 3 is late
     wrong = FeedHeader(1, 25, 0, 6, 5, 0, 0, 0, 0)  # the number of another position
     feed.held += 1
-    feed.sector.take(LiveFrame(0, wrong, 1, zmq.Frame(PIXELS[0])), feed.now)
+    feed.sector.take(LiveFrame(0, wrong, 1, PIXELS[0]), feed.now)
     feed.wait(11)
     counted = ledger(feed.scans[0])
     assert (counted.late, counted.repeated, counted.refused, counted.lost) == (1, 2, 1, 5)
