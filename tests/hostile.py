@@ -67,10 +67,23 @@ def unreadable_records() -> Messages:
             },
         },
         "log1_count_abandoned": {"a reason without end": {"why": "x" * 401}, "count -1": {"count": -1}},
+        **{
+            f"log1_session_{what}": {f"name {name!r}": {"name": name} for name in HOSTILE_NAMES}
+            for what in ("started", "ended")
+        },
+        "log1_scan_annotated": {
+            **{f"field {name!r}": {"fields": {name: "text"}} for name in HOSTILE_NAMES},
+            "no fields": {"fields": {}},
+            "33 fields": {"fields": {f"f{i}": "text" for i in range(33)}},
+            "endless text": {"fields": {"sample": "x" * 401}},
+            "a number as text": {"fields": {"kV": 300}},
+        },
+        "log1_close_requested": {"ordinal -1": {"ordinal": -1}},
     }
     found = {"no bytes": b""}
     for kind, record in RECORDS.items():
-        messages = broken_json(record.encode(), optional=("name",)) | lying_json(record.encode(), lies[kind])
+        optional = () if "session" in kind else ("name",)
+        messages = broken_json(record.encode(), optional=optional) | lying_json(record.encode(), lies[kind])
         found |= {f"{kind}: {name}": message for name, message in messages.items()}
     return found | {name: message for name, message in encoded().items() if not name.startswith("log1")}
 

@@ -18,10 +18,10 @@ class EndReason(StrEnum):
     """Why a receiver ended its sector of a scan."""
 
     COMPLETE = "complete"  # all frame numbers are there
-    SOURCE_ENDED = "source ended"  # nothing more will come
-    NEXT_SCAN = "next scan"  # another scan began
-    IDLE = "idle timeout"
-    CLOSED = "closed by hand"
+    SOURCE_ENDED = "source ended"  # nothing more will come, though not all was published
+    NEXT_SCAN = "next scan"  # another scan began, and no frame of this one came for a while
+    IDLE = "idle timeout"  # no frame came for long
+    CLOSED = "closed by hand"  # as a record in the scan log asked for
     ABANDONED = "abandoned"  # a later start found it open
 
 

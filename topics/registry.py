@@ -47,12 +47,12 @@ DEAD_LETTERS = "dead-letters"
 TOPICS: tuple[Topic, ...] = (
     Topic(
         name=SCANS,
-        holds="the scan log: scans, sectors, counts and files, in the order in which they began and ended",
+        holds="the scan log: sessions, scans, sectors, counts, files and notes, in the order in which they came",
         schema_ids=("log1",),
         key="none: the offset is the identity",
         partitions=1,
-        writers=("receiver", "counter", "sink", "run"),
-        readers=("receiver", "counter", "sink", "run"),
+        writers=("receiver", "counter", "sink", "run", "people"),
+        readers=("receiver", "counter", "sink", "run", "people"),
         retention_ms=FOREVER,
         max_message_bytes=MIB,
         config={"retention.bytes": "-1"},
@@ -102,7 +102,7 @@ def topic(name: str) -> Topic:
 def picture() -> str:
     """Mermaid flow chart of who writes and reads what, for the README."""
     raw = "raw.sector.0…3"
-    lines = ["flowchart LR", "    detector([detector or raw files]) --> receiver"]
+    lines = ["flowchart LR", "    detector([live feed or raw files]) --> receiver"]
     shown: list[tuple[str, Topic]] = [(raw, topic(RAW_TOPICS[0]))]
     shown += [(t.name, t) for t in TOPICS if t.name not in RAW_TOPICS]
     for label, entry in shown:

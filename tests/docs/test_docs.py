@@ -126,7 +126,9 @@ def test_the_readme_calls_commands() -> None:
 
 def documented_commands() -> dict[str, str]:
     """Sections of the command line's page by command: ``topics create``."""
-    names = {heading: re.match(r"`stemstream ([a-z ]+?)(?: [A-Z]+)?`", heading) for heading in sections(COMMANDS, 2)}
+    names = {
+        heading: re.match(r"`stemstream ([a-z ]+?)(?: [A-Z][^`]*)?`", heading) for heading in sections(COMMANDS, 2)
+    }
     return {match[1]: sections(COMMANDS, 2)[heading] for heading, match in names.items() if match}
 
 
@@ -247,8 +249,8 @@ def texts_of_the_code() -> list[str]:
 
 
 def quoted_messages() -> list[str]:
-    section = sections(OPERATING, 2)["When it says"]
-    return [m for line in section.splitlines() if line.startswith("- `") for m in re.findall(r"`([^`]+)`", _head(line))]
+    lines = [line for name in ("A bad day", "When it says") for line in sections(OPERATING, 2)[name].splitlines()]
+    return [m for line in lines if line.startswith("- `") for m in re.findall(r"`([^`]+)`", _head(line))]
 
 
 def _head(line: str) -> str:
@@ -286,6 +288,7 @@ PUBLIC_HOSTS = {
     "127.0.0.1",
     "localhost",
     "arrow.apache.org",
+    "docs.docker.com",
     "doi.org",
     "github.com",
     "jepsen.io",

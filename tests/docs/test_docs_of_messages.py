@@ -86,6 +86,10 @@ def test_json_examples_of_messages_are_the_golden_files() -> None:
                 "count_started",
                 "count_finished",
                 "count_abandoned",
+                "session_started",
+                "session_ended",
+                "scan_annotated",
+                "close_requested",
             )
         ],
     }

@@ -21,15 +21,19 @@ from topics.geometry import FRAME_WIDTH, SECTOR_FRAME_BYTES, SECTOR_ROWS, ScanGe
 from topics.marker import EndMarker, EndReason, Ledger, Marker, PartitionPublished, ResumeMarker, StartMarker
 from topics.scan_log import (
     Account,
+    CloseRequested,
     CountAbandoned,
     CountFinished,
     CountSettings,
     CountStarted,
     LogRecord,
     ReceiverStarted,
+    ScanAnnotated,
     ScanStarted,
     SectorAccount,
     SectorEnded,
+    SessionEnded,
+    SessionStarted,
 )
 
 FOLDER = Path(__file__).parent
@@ -185,6 +189,10 @@ RECORDS: dict[str, LogRecord] = {
         ),
     ),
     "log1_count_abandoned": CountAbandoned(ordinal=17, count=None, name="again", why="superseded by hand"),
+    "log1_session_started": SessionStarted(name="2026-01-gold"),
+    "log1_session_ended": SessionEnded(name="2026-01-gold"),
+    "log1_scan_annotated": ScanAnnotated(ordinal=17, fields={"sample": "gold on carbon · Köln", "kV": ""}),
+    "log1_close_requested": CloseRequested(ordinal=17),
 }
 
 DEAD_LETTER = (

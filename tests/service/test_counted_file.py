@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stempy.io import SparseArray
 
-from service.counted_file import CountedFileWriter, Fields, publish_file, read_events, read_identity
-from service.errors import FaultError
+from service.counted_file import CountedFileWriter, Fields, annotate_file, publish_file, read_events, read_identity
+from service.errors import InputError
 from topics.geometry import ScanGeometry
 
 METADATA: Fields = {
@@ -175,7 +175,7 @@ def test_a_discarded_file_is_gone(tmp_path: Path, closed: bool) -> None:
 # Its final name.
 
 
-def partial(folder: Path, **changes: str | int) -> Path:
+def partial(folder: Path, **changes: str | int | dict[str, str]) -> Path:
     return write(folder / ".partial", geometry(), random_rows(15), metadata={**METADATA, **changes})
 
 
@@ -243,7 +243,50 @@ def test_the_identity_is_cluster_ordinal_count_and_account(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("make", [empty_file, text_file, foreign_hdf5, torn_hdf5])
-def test_reading_what_is_no_counted_file_is_a_fault_that_names_it(tmp_path: Path, make: Any) -> None:  # noqa: ANN401
+def test_reading_what_is_no_counted_file_is_an_error_that_names_it(tmp_path: Path, make: Any) -> None:  # noqa: ANN401
     make(tmp_path / "scan.h5")
-    with pytest.raises(FaultError, match=r"scan\.h5: no counted file"):
+    with pytest.raises(InputError, match=r"scan\.h5: no counted file"):
         read_events(tmp_path / "scan.h5")
+
+
+# Annotations.
+
+
+def finished(folder: Path) -> Path:
+    return publish_file(partial(folder, annotations={"sample": "gold"}), folder / "scan.h5")
+
+
+def noted(path: Path) -> dict[str, str]:
+    with h5py.File(path) as file:
+        return dict(file["metadata/stemstream/annotations"].attrs)
+
+
+def test_annotations_replace_those_of_a_finished_file_and_nothing_else(tmp_path: Path) -> None:
+    path = finished(tmp_path)
+    rows, identity = opened_by_stempy(path)[1], read_identity(path)
+    assert annotate_file(path, {"sample": "gold on carbon", "kV": "300"})
+    assert noted(path) == {"sample": "gold on carbon", "kV": "300"}
+    assert (opened_by_stempy(path)[1], read_identity(path)) == (rows, identity)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_all_annotations_of_a_file_can_be_removed(tmp_path: Path) -> None:
+    path = finished(tmp_path)
+    assert annotate_file(path, {})
+    assert noted(path) == {}
+
+
+def test_a_file_that_has_its_annotations_is_not_touched(tmp_path: Path) -> None:
+    path = finished(tmp_path)
+    before = path.stat()
+    assert not annotate_file(path, {"sample": "gold"})
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_file_stays_as_it_was_when_annotating_fails(tmp_path: Path) -> None:
+    path = finished(tmp_path)
+    before = path.read_bytes()
+    (tmp_path / ".scan.h5.annotated").mkdir()  # where the copy would go
+    with pytest.raises(OSError, match="annotated"):
+        annotate_file(path, {"sample": "silver"})
+    assert path.read_bytes() == before

@@ -119,9 +119,9 @@ def test_labels_replace_what_makes_sense_in_a_container_only(list_of: Path) -> N
         labels: {{{NATIVE}: process}}
         depends_on: {{writer: {{condition: service_completed_successfully}}}}
     """
-    writer, reader = read(list_of, text, HERE="/tmp/x").native
-    assert writer.command == ("write", "--to", "/tmp/x and there")
-    assert writer.environment == {"PLACE": "/tmp/x", "NUMBER": "7"}
+    writer, reader = read(list_of, text, HERE="/data/x").native
+    assert writer.command == ("write", "--to", "/data/x and there")
+    assert writer.environment == {"PLACE": "/data/x", "NUMBER": "7"}
     assert (writer.replicas, writer.metrics_port, writer.once) == (3, 9105, True)
     assert (reader.replicas, reader.metrics_port, reader.once) == (1, 0, False)
 

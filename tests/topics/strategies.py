@@ -12,15 +12,19 @@ from topics.geometry import FRAME_HEIGHT, FRAME_WIDTH, MAX_FRAMES, ScanGeometry
 from topics.marker import EndMarker, EndReason, Ledger, Marker, PartitionPublished, ResumeMarker, StartMarker
 from topics.scan_log import (
     Account,
+    CloseRequested,
     CountAbandoned,
     CountFinished,
     CountSettings,
     CountStarted,
     LogRecord,
     ReceiverStarted,
+    ScanAnnotated,
     ScanStarted,
     SectorAccount,
     SectorEnded,
+    SessionEnded,
+    SessionStarted,
 )
 
 sectors = st.integers(0, 3)
@@ -172,6 +176,10 @@ records: st.SearchStrategy[LogRecord] = st.one_of(
         account=_accounts,
     ),
     st.builds(CountAbandoned, ordinal=offsets, count=st.none() | offsets, name=names, why=texts),
+    st.builds(SessionStarted, name=names),
+    st.builds(SessionEnded, name=names),
+    st.builds(ScanAnnotated, ordinal=offsets, fields=st.dictionaries(names, texts, min_size=1, max_size=32)),
+    st.builds(CloseRequested, ordinal=offsets),
 )
 origins = st.builds(
     Origin,

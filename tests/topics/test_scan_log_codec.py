@@ -29,7 +29,7 @@ def test_a_record_is_json_that_begins_with_its_id(name: str) -> None:
     assert fields["kind"] == name.removeprefix("log1_").replace("_", " ")
 
 
-@pytest.mark.parametrize("name", ["log1_receiver_started", "log1_scan_started", "log1_sector_ended"])
+@pytest.mark.parametrize("name", [name for name in RECORDS if name != "log1_count_finished"])
 def test_a_usual_record_stays_below_a_kilobyte(name: str) -> None:
     assert len(RECORDS[name].encode()) < 1000
 
