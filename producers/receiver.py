@@ -36,8 +36,8 @@ TAKE_TIMEOUT_S = 0.05
 class ReceiverSettings:
     """What a receiver is told.
 
-    ``source`` names raw files; with ``addresses``, one a sector, or ``follow`` it is a live feed instead. ``feed`` names
-    one run of the source: a restart with the same one resumes its scan.
+    ``source`` names raw files; with ``addresses``, one a sector, or ``follow`` it is a live feed instead. ``feed``
+    names one run of the source: a restart with the same one resumes its scan.
     """
 
     common: CommonSettings
