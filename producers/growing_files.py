@@ -36,16 +36,19 @@ class GrowingFiles:
     """The files of some sectors in a folder, in the shape of the live feed.
 
     Files that nobody has written to for ``settled_s`` seconds when this begins are left alone: they are whole, and
-    ``stemstream run`` or ``send`` is for those.
+    ``stemstream run`` or ``send`` is for those. So are files of a scan that has ended since they were written;
+    ``ended_ms`` has the end of each scan number, Unix time in ms.
     """
 
-    def __init__(self, folder: Path, sectors: tuple[int, ...], settled_s: float, metrics: Metrics) -> None:
+    def __init__(
+        self, folder: Path, sectors: tuple[int, ...], settled_s: float, ended_ms: dict[int, int], metrics: Metrics
+    ) -> None:
         """Look at what is in the folder; InputError if it is none."""
         if not folder.is_dir():
             raise InputError(f"{folder}: no folder; the files to follow are looked for in one")
         self.ready = False
         self._folder, self._sectors = folder, sectors
-        self._ignored = {path for path in folder.glob("*.data") if time.time() - path.stat().st_mtime > settled_s}
+        self._ignored = {path for path in folder.glob("*.data") if _is_whole(path, settled_s, ended_ms)}
         for path in sorted(self._ignored):
             get_logger().info("file left alone: nobody writes to it", path=str(path))
         self._files: dict[Path, _Followed] = {}
@@ -104,3 +107,10 @@ class GrowingFiles:
             )
             for record in records
         ]
+
+
+def _is_whole(path: Path, settled_s: float, ended_ms: dict[int, int]) -> bool:
+    """Whether nobody will write to this file any more, as far as one can tell."""
+    written, name = path.stat().st_mtime, parse_raw_file_name(path.name)
+    ended = ended_ms.get(name[0], 0) if name else 0
+    return time.time() - written > settled_s or written * 1000 < ended

@@ -86,7 +86,8 @@ class LiveSector:
     """One sector of the live feed.
 
     ``begin`` opens a scan of a number and a shape; ``release`` says that a frame's pixels are not needed any more;
-    ``take_lost`` gives the number of frames of a scan that were lost before they came here.
+    ``take_lost`` gives the number of frames of a scan that were lost before they came here; ``discard`` is told of
+    frames that came after the end of their scan, and why they are of no use.
     """
 
     def __init__(
@@ -95,8 +96,9 @@ class LiveSector:
         begin: Callable[[int, ScanShape], LiveScan],
         release: Callable[[], None],
         take_lost: Callable[[int], int],
+        discard: Callable[[str, int], None],
     ) -> None:
-        self.late = self.repeated = 0  # after the end of their scan
+        self._discard = discard
         self._options, self._begin, self._release, self._take_lost = options, begin, release, take_lost
         self._size_fields = options.size_fields
         self._opening: _Opening | None = None
@@ -125,7 +127,7 @@ class LiveSector:
         elif self._opening is not None and key != self._opening.key:
             self._waiting.append(frame)
         elif self._opening is None and self._is_late(key, header.frame_number):
-            self.late += 1
+            self._discard("late", 1)
             self._release()
         else:
             self._last_frame_at = now
@@ -162,7 +164,8 @@ class LiveSector:
         """Go on with a scan that an earlier receiver left open. Frames of published chunks count as come."""
         self._last_frame_at = now
         geometry = scan.geometry
-        shape = ScanShape(geometry.width, geometry.height, geometry.frames_per_position)
+        dropped = 1 if self._options.drop_flyback else 0  # the detector counts the flyback column too
+        shape = ScanShape(geometry.width + dropped, geometry.height, geometry.frames_per_position)
         self._open = self._opened(ScanKey(number, -1, -1), shape, scan)
         for index in (i for i in range(geometry.chunks) if scan.is_published(i)):
             first = index * geometry.frames_per_chunk
@@ -204,7 +207,7 @@ class LiveSector:
             self._start(opening, shape)
             return
         self._opening = None
-        self.repeated += len(opening.frames)
+        self._discard("repeated", len(opening.frames))
         self._release_all(opening.frames)
         waiting, self._waiting = self._waiting, deque()
         for frame in waiting:
@@ -226,7 +229,7 @@ class LiveSector:
             if self._open is opened:
                 self._fill(opened, frame)
             else:  # complete already, this one came twice
-                self.repeated += 1
+                self._discard("repeated", 1)
                 self._release()
 
     def _drops(self, shape: ScanShape) -> bool:

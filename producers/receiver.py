@@ -131,13 +131,14 @@ def _receive_live(settings: ReceiverSettings, standing: Standing, metrics: Metri
     options = dataclasses.replace(settings.live, reorder_window=window)
     standing.announce()
     standing.close_left_open()
-    with _open_source(settings, half, metrics) as feed:
+    with _open_source(settings, standing, half, metrics) as feed:
         sectors = {
             sector: LiveSector(
                 options,
                 functools.partial(_begin, standing, sector),
                 feed.release,
                 functools.partial(feed.take_lost, sector),
+                functools.partial(standing.discard, sector),
             )
             for sector in settings.sectors
         }
@@ -161,11 +162,11 @@ def _receive_live(settings: ReceiverSettings, standing: Standing, metrics: Metri
 
 
 def _open_source(
-    settings: ReceiverSettings, buffer_bytes: int, metrics: Metrics
+    settings: ReceiverSettings, standing: Standing, buffer_bytes: int, metrics: Metrics
 ) -> contextlib.AbstractContextManager[FrameSource]:
     if settings.follow is not None:
-        source = GrowingFiles(settings.follow, settings.sectors, settings.live.idle_timeout_s, metrics)
-        return contextlib.nullcontext(source)
+        settled_s, ended = settings.live.idle_timeout_s, standing.ended_numbers()
+        return contextlib.nullcontext(GrowingFiles(settings.follow, settings.sectors, settled_s, ended, metrics))
     return open_live_feed(settings.addresses, settings.ready_address, settings.tee, buffer_bytes, metrics)
 
 

@@ -155,6 +155,16 @@ class Standing:
         if wait:
             self._log.flush()
 
+    def discard(self, sector: int, reason: str, sector_frames: int) -> None:
+        """Count sector frames that came after the end of their scan."""
+        self._discarded.labels(sector, reason).inc(sector_frames)
+        get_logger().warning("frames after the end of their scan", sector=sector, reason=reason, count=sector_frames)
+
+    def ended_numbers(self) -> dict[int, int]:
+        """When the scans of this feed ended last, Unix time in ms, by the camera's number."""
+        scans = self._log.catalogue.scans.values()
+        return {scan.number: scan.last_end_ms for scan in scans if scan.feed == self._feed and scan.ended}
+
     def check(self) -> None:
         """Between chunks: :class:`Interrupted` if asked to stop; see :meth:`watch_log`."""
         if self._stop:

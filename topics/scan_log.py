@@ -16,6 +16,7 @@ from topics.json_message import Count, JsonMessage, Name, Offset, Sector, TimeNs
 from topics.marker import EndReason, Ledger
 
 DEFAULT_SESSION = "default"
+MAX_FIELDS = 32  # of an annotation
 LIVE = "live"  # the name of the first count of a scan
 
 Text = Annotated[str, Field(max_length=400)]
@@ -152,7 +153,7 @@ class ScanAnnotated(_Record):
 
     kind: Literal["scan annotated"] = "scan annotated"
     ordinal: Offset
-    fields: Annotated[dict[Name, Annotated[str, Field(max_length=400)]], Field(min_length=1, max_length=32)]
+    fields: Annotated[dict[Name, Annotated[str, Field(max_length=400)]], Field(min_length=1, max_length=MAX_FIELDS)]
 
 
 class CloseRequested(_Record):

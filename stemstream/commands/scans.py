@@ -19,7 +19,7 @@ from service.scan_log import ScanLog
 from service.topic_admin import active_members
 from stemstream.commands.options import Bootstrap, check_name, embedded_bootstrap
 from topics.geometry import SECTORS
-from topics.scan_log import LIVE, CloseRequested, ScanAnnotated
+from topics.scan_log import LIVE, MAX_FIELDS, CloseRequested, ScanAnnotated
 
 app = typer.Typer(help="The scans: what came, how it was counted, where the files are.", no_args_is_help=True)
 
@@ -73,6 +73,8 @@ def annotate(
 ) -> None:
     """Note something about a scan; it is put into the file too, also when that is finished."""
     pairs = dict(_pair(text) for text in fields)
+    if len(pairs) > MAX_FIELDS:
+        raise InputError(f"{len(pairs)} fields at a time; the limit is {MAX_FIELDS}")
     with _log_and_scan(scan, bootstrap) as (log, found):
         log.append(ScanAnnotated(ordinal=found.ordinal, fields=pairs))
         log.catch_up()

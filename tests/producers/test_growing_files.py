@@ -39,7 +39,7 @@ def take(files: GrowingFiles, count: int) -> list[LiveFrame]:
 
 
 def test_records_come_as_they_are_written_and_half_a_record_is_not_yet(tmp_path: Path) -> None:
-    files = GrowingFiles(tmp_path, (0, 1, 2, 3), 10, Metrics("receiver"))
+    files = GrowingFiles(tmp_path, (0, 1, 2, 3), 10, {}, Metrics("receiver"))
     path = tmp_path / raw_file_name(7, 2, 0)
     append(path, records(0, 2) + records(2, 1)[:1000])
     assert [frame.header.frame_number for frame in take(files, 2)] == [0, 1]
@@ -54,7 +54,7 @@ def test_records_come_as_they_are_written_and_half_a_record_is_not_yet(tmp_path:
 
 
 def test_new_files_are_taken_up_and_other_sectors_left_alone(tmp_path: Path) -> None:
-    files = GrowingFiles(tmp_path, (1,), 10, Metrics("receiver"))
+    files = GrowingFiles(tmp_path, (1,), 10, {}, Metrics("receiver"))
     append(tmp_path / raw_file_name(7, 1, 0), records(0, 1))
     append(tmp_path / raw_file_name(7, 0, 0), records(0, 1))
     assert len(take(files, 1)) == 1
@@ -67,10 +67,19 @@ def test_files_that_nobody_writes_to_any_more_are_left_alone(tmp_path: Path) -> 
     old = tmp_path / raw_file_name(6, 0, 0)
     append(old, records(0, 3))
     os.utime(old, (time.time() - 100, time.time() - 100))
-    files = GrowingFiles(tmp_path, (0,), 10, Metrics("receiver"))
+    files = GrowingFiles(tmp_path, (0,), 10, {}, Metrics("receiver"))
+    assert files.take(0.15) == []
+
+
+def test_files_of_a_scan_that_ended_since_are_left_alone_after_a_restart(tmp_path: Path) -> None:
+    append(tmp_path / raw_file_name(6, 0, 0), records(0, 3))
+    append(tmp_path / raw_file_name(7, 0, 0), records(0, 2))
+    later_ms = int(time.time() * 1000) + 1000
+    files = GrowingFiles(tmp_path, (0,), 10, {6: later_ms, 7: 1}, Metrics("receiver"))
+    assert len(take(files, 2)) == 2
     assert files.take(0.15) == []
 
 
 def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
-        GrowingFiles(tmp_path / "none", (0,), 10, Metrics("receiver"))
+        GrowingFiles(tmp_path / "none", (0,), 10, {}, Metrics("receiver"))

@@ -55,8 +55,13 @@ class Feed:
         self.held = 0
         self.now = 1000.0
         self.lost: dict[int, int] = {}
+        self.discarded: dict[str, int] = {"late": 0, "repeated": 0}
         self.sector = LiveSector(
-            options or LiveOptions(reorder_window=64), self._begin, self._release, lambda n: self.lost.pop(n, 0)
+            options or LiveOptions(reorder_window=64),
+            self._begin,
+            self._release,
+            lambda n: self.lost.pop(n, 0),
+            self._discard,
         )
 
     def _begin(self, number: int, shape: ScanShape) -> Recorded:
@@ -70,6 +75,9 @@ class Feed:
         )
         self.scans.append(Recorded(geometry, len(self.scans)))
         return self.scans[-1]
+
+    def _discard(self, reason: str, frames: int) -> None:
+        self.discarded[reason] += frames
 
     def _release(self) -> None:
         self.held -= 1
@@ -165,7 +173,7 @@ def test_frames_that_come_twice_after_the_end_make_no_scan() -> None:
     feed.wait(3)
     feed.send(2, range(30), SHAPE)
     assert [number for number, _ in feed.shapes] == [1, 2]
-    assert feed.sector.repeated == 3
+    assert feed.discarded == {"late": 0, "repeated": 3}
     assert feed.held == 0
 
 
@@ -176,7 +184,7 @@ def test_a_frame_missing_at_the_end_of_its_scan_is_late_afterwards() -> None:
     feed.send(1, [11], SHAPE)
     feed.wait(3)
     assert len(feed.scans) == 1
-    assert feed.sector.late == 1
+    assert feed.discarded == {"late": 1, "repeated": 0}
     assert feed.held == 0
 
 
@@ -236,6 +244,16 @@ def test_a_resumed_scan_takes_what_is_missing_and_ends_by_itself() -> None:
     assert sorted(resumed.frames) == list(range(20, 30))
     assert reason(resumed) is EndReason.IDLE
     assert ledger(resumed).repeated == 1
+
+
+def test_a_resumed_scan_without_its_flyback_column_keeps_all_others() -> None:
+    feed = Feed(LiveOptions(drop_flyback=True, reorder_window=64))
+    geometry = ScanGeometry(width=5, height=5, frames_per_chunk=4, partitions=2)
+    resumed = Recorded(geometry, 9)
+    feed.sector.resume(4, resumed, feed.now)
+    feed.send(4, range(30), SHAPE)  # six columns, the last is the flyback
+    assert sorted(resumed.frames) == list(range(25))
+    assert reason(resumed) is EndReason.COMPLETE
 
 
 def test_a_scan_whose_last_frame_came_too_late_ends_at_once_but_is_not_complete() -> None:
