@@ -116,6 +116,10 @@ def unreadable_dead_letters() -> Messages:
         {f"cut after {cut} bytes": sound[:cut] for cut in (0, 1, 4, 7, 8, 9, 7 + size)}
         | {f"origin of {n} bytes": sound[:4] + struct.pack("<I", n) + sound[8:] for n in (0, 1, size - 1, 2**32 - 1)}
         | {f"origin: {name}": letter(message) for name, message in broken_json(origin).items()}
-        | {"another id": b"dlt2" + sound[4:], "all ones": b"dlt1" + b"\xff" * 100}
+        | {
+            "another id": b"dlt2" + sound[4:],
+            "cut": b"dlt1" + struct.pack("<I", size + 1) + origin,
+            "all ones": b"dlt1" + b"\xff" * 100,
+        }
         | {name: message for name, message in encoded().items() if not name.startswith("dlt1")}
     )

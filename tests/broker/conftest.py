@@ -48,9 +48,12 @@ def fresh_stemstream(tmp_path: Path) -> Iterator[CommandLine]:
 
 @pytest.fixture(scope="session")
 def unordered_scan(tmp_path_factory: pytest.TempPathFactory) -> RawScan:
-    """Frames out of order, three files a module, not square: 108 frames, so that the eighth partition has no chunk."""
+    """Frames out of order, three files a module, not square: 108 frames, so that the eighth partition has no chunk.
+
+    So much noise that many pixels lie at the background threshold, and x-rays in nearly every frame.
+    """
     folder = tmp_path_factory.mktemp("unordered")
-    write_raw_files(Simulation(12, 9, seed=1), folder, files_per_module=3, out_of_order=40)
+    write_raw_files(Simulation(12, 9, noise_counts=12, xrays=2, seed=1), folder, files_per_module=3, out_of_order=40)
     return RawScan(folder, 12, 9)
 
 

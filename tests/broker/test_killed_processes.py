@@ -76,7 +76,6 @@ class Victim:
 
 
 VICTIMS = {
-    "the counter": Victim("count", "counted_frames_total"),
     "one of two counters": Victim("count", "counted_frames_total", 0.5, ("--counters", 2)),
     "the sink": Victim("sink", "written_frames_total"),
     "the receiver": Victim("receive", "received_sector_frames_total", 4),

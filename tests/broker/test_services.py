@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,6 +55,10 @@ def installation(cluster_home: Path, tmp_path_factory: pytest.TempPathFactory) -
     counter.stop()
     sink.stop()
     stemstream.end_all()
+
+
+def discarded(service: Service, reason: str) -> float:
+    return service.metric("discarded_messages_total", reason=reason)
 
 
 def assert_serves_metrics(service: Service) -> None:
@@ -114,6 +119,29 @@ def test_a_receiver_that_was_stopped_half_way_goes_on_when_it_is_started_with_th
     assert_equals_stempy(installation.file("stopped"), large_scan)
 
 
+def test_a_receiver_that_was_taken_over_ends_and_what_it_wrote_later_is_refused(
+    installation: Installation, bootstrap: str, large_scan: RepeatedScan
+) -> None:
+    first = installation.receive(large_scan, "taken-over")
+    wait_until(lambda: first.metric("received_sector_frames_total") > large_scan.frame_count, 30, "a quarter")
+    first.process.send_signal(signal.SIGSTOP)
+    second = installation.receive(large_scan, "taken-over")
+    second.wait_until_ready()
+    first.process.send_signal(signal.SIGCONT)
+
+    assert first.process.wait(60) == 2
+    assert second.process.wait(60) == 0
+
+    assert "another receiver" in first.log.read_text().splitlines()[-1]
+    file = installation.file("taken-over")
+    assert_equals_stempy(file, large_scan)
+
+    refused = discarded(installation.counter, "old epoch")
+    _, chunk_of_first = chunks_of(read_topic(bootstrap, "raw.sector.0"), int(metadata(file)["ordinal"]))[0]
+    write_message(bootstrap, "raw.sector.0", 0, chunk_of_first)
+    wait_until(lambda: discarded(installation.counter, "old epoch") == refused + 1, 30, "the refusal")
+
+
 def last_event(service: Service) -> str:
     """The last that a service logged."""
     event: str = json.loads(service.log.read_text().splitlines()[-1])["event"]
@@ -150,9 +178,6 @@ def test_damaged_and_repeated_messages_are_set_aside_and_the_next_scan_is_comple
     write_message(bootstrap, "raw.sector.0", partition, value[:1000] + b"\xff" + value[1001:])
     write_message(bootstrap, "events", 3, b'{"neither": "events"}')
     write_message(bootstrap, "raw.sector.1", partition, value)
-
-    def discarded(service: Service, reason: str) -> float:
-        return service.metric("discarded_messages_total", reason=reason)
 
     wait_until(lambda: discarded(installation.counter, "dead letter") == 2, 30, "the counter's dead letters")
     wait_until(lambda: discarded(installation.sink, "dead letter") == 1, 30, "the sink's dead letter")

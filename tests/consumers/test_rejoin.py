@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,75 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumers.rejoin import Joined, JoinedChunk, JoinedEnd, PartitionMerge, Refusal
-from topics.chunk import Chunk, ChunkHeader
-from topics.geometry import ScanGeometry
-from topics.marker import EndMarker, EndReason, Ledger, PartitionPublished, ResumeMarker, StartMarker
-from topics.raw import RawMessage
-
-# Chunks 1, 4, 7 … of each scan lie in the partition that is merged here.
-GEOMETRY = ScanGeometry(width=8, height=8, frames_per_chunk=2, partitions=3)
-PARTITION = 1
-START, END = -1, 10**6  # places before and behind all chunks
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A message in a sector's partition; None is one that cannot be decoded."""
-
-    offset: int
-    message: RawMessage | None = field(repr=False)
-    text: str
-    epoch: int = 0
-    place: tuple[int, int] | None = None  # scan ordinal and place in it, None for a resume marker
-
-
-def sent(offset: int, sector: int, text: str, epoch: int = 0) -> Sent:
-    """A message from its text: "7 start", "7 resume", "7 end", "7/4" (chunk 4 of scan 7), "?" (not to be decoded)."""
-    if text == "?":
-        return Sent(offset, None, text)
-    if "/" in text:
-        ordinal, index = (int(n) for n in text.split("/"))
-        header = ChunkHeader(
-            sector=sector,
-            ordinal=ordinal,
-            epoch=epoch,
-            geometry=GEOMETRY,
-            chunk_index=index,
-            present=np.ones(2, bool),
-            published=PartitionPublished(),
-            first_frame_ns=0,
-        )
-        return Sent(offset, Chunk(header, memoryview(b"payload")), text, epoch, (ordinal, index))
-    number, kind = text.split()
-    fields: dict[str, Any] = {
-        "sector": sector,
-        "ordinal": int(number),
-        "epoch": epoch,
-        "partition": PARTITION,
-        "geometry": GEOMETRY,
-    }
-    if kind == "start":
-        return Sent(offset, StartMarker(**fields), text, epoch, (int(number), START))
-    if kind == "resume":
-        return Sent(offset, ResumeMarker(**fields), text, epoch)
-    end = EndMarker(**fields, reason=EndReason.COMPLETE, ledger=Ledger())
-    return Sent(offset, end, text, epoch, (int(number), END))
-
-
-def stream(sector: int, texts: str, epoch: int = 0) -> list[Sent]:
-    """Messages from their texts, separated by commas; "^" begins the next epoch."""
-    messages: list[Sent] = []
-    for text in (t.strip() for t in texts.split(",") if t.strip()):
-        if text.startswith("^"):
-            epoch = int(text[1:])
-        else:
-            messages.append(sent(3 + 2 * len(messages), sector, text, epoch))  # offsets have gaps
-    return messages
-
-
-def four(*texts: str) -> list[list[Sent]]:
-    return [stream(sector, text) for sector, text in enumerate(texts)]
-
+from tests.consumers.streams import END, GEOMETRY, PARTITION, START, Sent, four, sent, stream
 
 # What was joined, as something that can be compared: ordinal, place, and each sector's own message or None.
 Row = tuple[int, int, tuple[int | None, ...]]
@@ -407,7 +337,8 @@ def test_the_state_is_short_json_and_comes_back() -> None:
 
 
 def test_of_the_states_beside_the_offsets_the_newest_counts() -> None:
-    states = [PartitionMerge((7, 4), (5, 1, 0, 0)).state(), "", None, PartitionMerge((7, 9), (3, 2, 0, 0)).state()]
+    older, newest = PartitionMerge((7, 4), (5, 1, 0, 0)).state(), PartitionMerge((7, 9), (3, 2, 0, 0)).state()
+    states = ["", newest, older, None]
     restored = PartitionMerge.restored(states)
     assert (restored.position, restored.epochs) == ((7, 9), [5, 2, 0, 0])
     fresh = PartitionMerge.restored([None, "", None, None])

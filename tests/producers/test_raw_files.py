@@ -263,6 +263,14 @@ def test_without_any_sound_record_there_is_one_frame_a_position() -> None:
     assert find_frames_per_position(np.array([0, 1]), np.array([9, 9])) == 1
 
 
+def test_records_beside_the_scan_have_no_say_in_the_frames_a_position(tmp_path: Path) -> None:
+    for module in range(4):
+        beside = records([4, 5, 6, 7])
+        beside["scan_position"] = [(x, 0) for x in (4, 5, 6, 7)]  # in one long row, they would say 1
+        write(tmp_path, module, np.concatenate([records([2, 3], per_position=2), beside]))
+    assert open_raw_files(str(tmp_path)).frames_per_position == 2
+
+
 @pytest.mark.parametrize("per_position", [1, 2, 4])
 def test_files_with_missing_and_nonsense_records_say_how_many_frames_a_position_has(
     tmp_path: Path, per_position: int

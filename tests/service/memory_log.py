@@ -1,4 +1,4 @@
-"""A scan log in memory, for tests of the catalogue."""
+"""A scan log in memory."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ class Log:
         self.records.append((offset, self.now_ms, record))
         self.catalogue.apply(offset, self.now_ms, record)
         return offset
+
+    def catch_up(self) -> Catalogue:
+        return self.catalogue
+
+    def poll(self) -> bool:
+        return False
 
     def receiver(self, *sectors: int) -> int:
         return self.append(ReceiverStarted(sectors=list(sectors), host="h", pid=1, version="1"))

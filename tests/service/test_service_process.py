@@ -123,6 +123,11 @@ def test_a_second_signal_changes_nothing(capsys: pytest.CaptureFixture[str]) -> 
     assert [json.loads(line)["event"] for line in lines] == ["started", "stopped"]
 
 
+def test_afterwards_signals_wake_nobody_any_more(capsys: pytest.CaptureFixture[str]) -> None:
+    ended(lambda metrics, stop: 0, capsys)
+    assert signal.set_wakeup_fd(-1) == -1
+
+
 def test_services_may_follow_each_other_in_one_process(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(3):
         assert ended(lambda metrics, stop: int(bool(stop)), capsys)[0] == 0

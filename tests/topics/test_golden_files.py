@@ -15,6 +15,7 @@ from topics import chunk, dead_letter, event, marker, raw, scan_log
 from topics.chunk import Chunk
 from topics.geometry import SECTOR_FRAME_BYTES
 from topics.json_message import JsonMessage
+from topics.marker import EndReason
 
 JSON: dict[str, JsonMessage] = {**MARKERS, **COUNT_ENDS, **RECORDS}
 DECODE_JSON = {"mrk1": marker.decode, "evm1": event.decode, "log1": scan_log.decode}
@@ -68,6 +69,11 @@ def test_events_are_written_as_they_were() -> None:
     with pa.ipc.open_stream(golden("evt1_electrons")) as frozen, pa.ipc.open_stream(event.encode(EVENTS)) as now:
         assert now.schema.equals(frozen.schema, check_metadata=True)
         assert now.read_all().equals(frozen.read_all())
+
+
+def test_the_words_for_an_end_are_those_that_were_released() -> None:
+    words = {"complete", "source ended", "next scan", "idle timeout", "closed by hand", "abandoned"}
+    assert {reason.value for reason in EndReason} == words
 
 
 def test_a_frozen_dead_letter_is_read_as_the_value_it_was() -> None:
