@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
-import struct
+import json
+import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from service.kafka import partition_bounds
 
 
-def read_topic(bootstrap: str, topic: str, since: dict[int, int] | None = None) -> list[Message]:
-    """All committed messages of a topic, from these offsets or from the beginning, partition by partition in order."""
+def read_topic(
+    bootstrap: str, topic: str, first: Sequence[int] | None = None, last: Sequence[int] | None = None
+) -> list[Message]:
+    """Committed messages of a topic, partition by partition in order: all, or those between two offsets in each."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "tests", "enable.partition.eof": True})
     try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        start = dict.fromkeys(partitions, 0) | (since or {})
-        consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in start.items()])
+        partitions = range(len(consumer.list_topics(topic, timeout=10).topics[topic].partitions))
+        first, last = first or [0 for _ in partitions], last or [sys.maxsize for _ in partitions]
+        consumer.assign([TopicPartition(topic, partition, first[partition]) for partition in partitions])
         messages: list[Message] = []
-        at_end: set[int | None] = set()
+        done: set[int] = set()
         deadline = time.monotonic() + 20
-        while len(at_end) < len(partitions):
+        while len(done) < len(partitions):
             assert time.monotonic() < deadline, f"{topic} cannot be read to its end"
-            for message in consumer.consume(500, 0.1):
-                if message.error():
-                    at_end.add(message.partition())
-                else:
+            for message in consumer.consume(100, 0.1):
+                partition, offset = message.partition(), message.offset()
+                assert partition is not None
+                assert offset is not None
+                if not message.error() and offset <= last[partition]:
                     messages.append(message)
+                if message.error() or offset >= last[partition]:
+                    done.add(partition)
     finally:
         consumer.close()
     return sorted(messages, key=lambda message: (message.partition(), message.offset()))
 
 
-def chunks_of(messages: Sequence[Message], ordinal: int) -> list[tuple[Message, bytes]]:
-    """Those of a raw topic's messages that are chunks of a scan, with their bytes."""
-    pairs = zip(messages, values(messages), strict=True)
-    return [(m, v) for m, v in pairs if v[:4] == b"chk1" and struct.unpack_from("<q", v, 12)[0] == ordinal]
+def scan_log(bootstrap: str) -> list[dict[str, Any]]:
+    return [json.loads(record) for record in values(read_topic(bootstrap, "scans"))]
+
+
+def chunks_of(bootstrap: str, sector: int, ordinal: int) -> list[tuple[Message, bytes]]:
+    """The chunks of one sector of a scan, with their bytes, from where the scan log says that they lie."""
+    (ended,) = [
+        record
+        for record in scan_log(bootstrap)
+        if (record["kind"], record.get("ordinal"), record.get("sector")) == ("sector ended", ordinal, sector)
+    ]
+    messages = read_topic(bootstrap, f"raw.sector.{sector}", ended["first_offsets"], ended["last_offsets"])
+    return [(message, value) for message, value in zip(messages, values(messages), strict=True) if value[:4] == b"chk1"]
 
 
 def values(messages: Sequence[Message]) -> list[bytes]:

@@ -126,22 +126,26 @@ def test_a_run_after_one_that_was_killed_is_complete_and_abandons_what_was_left(
     assert not left_open.finished
 
 
-def test_a_run_whose_broker_is_killed_half_way_gives_the_same_file(
+def test_a_run_without_a_broker_starts_one_brings_it_back_when_it_is_killed_and_stops_it(
     fresh_stemstream: CommandLine, large_scan: RepeatedScan, tmp_path: Path
 ) -> None:
     home, output = fresh_stemstream.home, tmp_path / "out"
     run = fresh_stemstream.start_run(large_scan, output)
     wait_until_half_way(run, "count", "counted_frames_total", large_scan.frame_count)
-    killed = broker.status(home)
-    assert killed is not None
-    os.kill(killed.pid, signal.SIGKILL)
+    started = broker.status(home)
+    assert started is not None
+    psutil.Process(started.pid).kill()
 
     ended = finish(run, 150)
 
     assert ended.code == 0, ended.stderr
+    assert "starting the embedded Kafka broker" in ended.stderr
     assert_equals_stempy(ended.file, large_scan)
     assert files_below(output) == [ended.file]
     assert broker.status(home) is None
+    assert not [process.pid for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(home / "kafka")]
+    for topic in ("scans-0", "raw.sector.0-0", "events-0"):
+        assert (home / "kafka" / "data" / topic).is_dir()
 
 
 def newest_scans(stemstream: CommandLine) -> list[Scan]:

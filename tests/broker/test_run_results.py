@@ -6,12 +6,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import psutil
 import pytest
 
 from producers.raw_writer import write_raw_files
 from producers.simulator import Simulation
-from stemstream import broker
 from tests.broker.counted_files import account, assert_equals_stempy, files_below, metadata, missing_sectors
 from tests.broker.processes import CommandLine, Ended
 from tests.broker.scans import RawScan, frames_of_equally_many_electrons, remove_records, write_scan
@@ -152,19 +150,3 @@ def test_a_run_with_missing_records_ends_with_code_3_and_a_true_account(lossy_ru
 
 def test_a_run_leaves_nothing_but_its_file(lossy_run: Ended) -> None:
     assert files_below(lossy_run.file.parent) == [lossy_run.file]
-
-
-def test_a_run_without_a_broker_starts_one_and_stops_it_and_the_topics_stay(
-    fresh_stemstream: CommandLine, small_scan: RawScan, tmp_path: Path
-) -> None:
-    home = fresh_stemstream.home
-
-    ended = fresh_stemstream.run(small_scan, tmp_path / "out")
-
-    assert ended.code == 0, ended.stderr
-    assert_equals_stempy(ended.file, small_scan)
-    assert "starting the embedded Kafka broker" in ended.stderr
-    assert broker.status(home) is None
-    assert not [process.pid for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(home / "kafka")]
-    for topic in ("scans-0", "raw.sector.0-0", "events-0"):
-        assert (home / "kafka" / "data" / topic).is_dir()

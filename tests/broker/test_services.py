@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.broker.counted_files import assert_equals_stempy, files_below, metadata
-from tests.broker.messages import chunks_of, end_offsets, read_topic, values, write_message
+from tests.broker.messages import chunks_of, end_offsets, read_topic, scan_log, values, write_message
 from tests.broker.processes import THRESHOLDS, CommandLine, Service, wait_until
 from tests.broker.scans import RawScan, RepeatedScan
 from topics import dead_letter
@@ -137,7 +137,7 @@ def test_a_receiver_that_was_taken_over_ends_and_what_it_wrote_later_is_refused(
     assert_equals_stempy(file, large_scan)
 
     refused = discarded(installation.counter, "old epoch")
-    _, chunk_of_first = chunks_of(read_topic(bootstrap, "raw.sector.0"), int(metadata(file)["ordinal"]))[0]
+    _, chunk_of_first = chunks_of(bootstrap, 0, int(metadata(file)["ordinal"]))[0]
     write_message(bootstrap, "raw.sector.0", 0, chunk_of_first)
     wait_until(lambda: discarded(installation.counter, "old epoch") == refused + 1, 30, "the refusal")
 
@@ -170,7 +170,7 @@ def test_damaged_and_repeated_messages_are_set_aside_and_the_next_scan_is_comple
     before = installation.file("before")
     assert_equals_stempy(before, small_scan)
     letters_before = len(read_topic(bootstrap, "dead-letters"))
-    chunk, value = chunks_of(read_topic(bootstrap, "raw.sector.1"), int(metadata(before)["ordinal"]))[0]
+    chunk, value = chunks_of(bootstrap, 1, int(metadata(before)["ordinal"]))[0]
     partition = chunk.partition()
     assert partition is not None
 
@@ -194,6 +194,6 @@ def test_damaged_and_repeated_messages_are_set_aside_and_the_next_scan_is_comple
     assert installation.receive(small_scan, "after").process.wait(60) == 0
 
     assert_equals_stempy(installation.file("after"), small_scan)
-    log = [json.loads(record) for record in values(read_topic(bootstrap, "scans"))]
-    assert log[-1]["kind"] == "count finished"
-    assert log[-1]["account"]["frames_complete"] == small_scan.frame_count
+    last = scan_log(bootstrap)[-1]
+    assert last["kind"] == "count finished"
+    assert last["account"]["frames_complete"] == small_scan.frame_count

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tests.broker.messages import chunks_of, read_topic, values
+from tests.broker.messages import chunks_of, read_topic, scan_log, values
 from tests.broker.processes import Ended
 from tests.broker.scans import RawScan
 
@@ -24,7 +24,8 @@ def test_chunk_messages_hold_the_pixels_of_the_raw_files(
     ordinal = first_run.summary["ordinal"]
     for sector in range(4):
         frames: dict[int, NDArray[np.uint16]] = {}
-        for message, value in chunks_of(read_topic(bootstrap, f"raw.sector.{sector}"), ordinal):
+        for message, value in chunks_of(bootstrap, sector, ordinal):
+            assert struct.unpack_from("<q", value, 12) == (ordinal,)
             (header_size,), (chunk,) = struct.unpack_from("<I", value, 4), struct.unpack_from("<I", value, 48)
             pixels = np.frombuffer(blosc2.decompress2(value[header_size:]), "<u2").reshape(-1, 144, 576)
             assert message.key() == f"{ordinal}/{chunk * FRAMES_PER_CHUNK}".encode()
@@ -55,7 +56,7 @@ def test_event_messages_hold_the_electrons_of_the_frames(
 
 
 def test_the_scan_log_tells_how_the_scan_went(bootstrap: str, first_run: Ended) -> None:
-    records = [json.loads(value) for value in values(read_topic(bootstrap, "scans"))]
+    records = scan_log(bootstrap)
     ordinal = first_run.summary["ordinal"]
 
     assert records[ordinal]["kind"] == "scan started"
