@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
 
 from service.logs import configure_logs
 from stemstream.commands.options import (
@@ -106,7 +105,6 @@ def _bars() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]
 
 
 def _print_summary(summary: RunSummary, drawn: list[Path]) -> None:
-    table = Table(show_header=False, box=None, pad_edge=False)
     frames = f"{summary.frames_complete} of {summary.frames_expected} complete, {summary.frames_incomplete} incomplete"
     for name, value in (
         ("scan", f"{summary.scan} (ordinal {summary.ordinal}), {summary.verdict}"),
@@ -118,5 +116,4 @@ def _print_summary(summary: RunSummary, drawn: list[Path]) -> None:
         ("file", summary.output),
         *(("picture", str(path)) for path in drawn),
     ):
-        table.add_row(name, value)
-    Console(soft_wrap=True).print(table)
+        typer.echo(f"{name:<10} {value}")

@@ -38,6 +38,8 @@ def list_scans(*, json: AsJson = False, bootstrap: Bootstrap = None) -> None:
         typer.echo(json_module.dumps(described))
         return
     table = Table("ordinal", "scan", "started", "size", "state", "frames", "electrons", "file")
+    for column in table.columns:
+        column.overflow = "fold"
     for scan in described:
         live: dict[str, Any] = next((count for count in scan["counts"] if count["name"] == LIVE), {})
         frames = f"{live['frames_complete']}/{scan['frames_expected']}" if "frames_complete" in live else ""
