@@ -26,7 +26,7 @@ import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from service.broker_probe import wait_for_broker
-from service.children import die_with_parent as set_to_die_with_parent
+from service.children import dying_with_parent
 from service.errors import FaultError
 from stemstream import processes
 
@@ -204,7 +204,7 @@ def _launch(kafka: _Kafka, folder: Path, port: int, die_with_parent: bool, deadl
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=set_to_die_with_parent if die_with_parent else None,  # noqa: PLW1509 - one system call
+            preexec_fn=dying_with_parent() if die_with_parent else None,  # noqa: PLW1509 - a few system calls
         )
     state = BrokerState(
         pid=jvm.pid,

@@ -19,7 +19,7 @@ from typing import Literal
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.children import die_with_parent
+from service.children import dying_with_parent
 from service.errors import FaultError, InputError, StemstreamError
 from service.logs import get_logger
 
@@ -219,7 +219,7 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 process_group=0,  # a Ctrl-C is for the supervisor, which stops its children in their order
-                preexec_fn=die_with_parent,  # noqa: PLW1509  # it only makes one system call
+                preexec_fn=dying_with_parent(),  # noqa: PLW1509  # it only makes a few system calls
                 env=os.environ | {"PYTHONUNBUFFERED": "1"} | child.environment | self.environment,
             )
 

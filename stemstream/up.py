@@ -275,6 +275,11 @@ class _Up:
             self._check()
             time.sleep(CHECK_INTERVAL_S)
 
+    def _variables(self) -> dict[str, str]:
+        """What the compose file's variables stand for: the options', else the shell's."""
+        shell = {name: value for name, value in os.environ.items() if name.startswith("STEMSTREAM_")}
+        return shell | self._settings.variables
+
     def _begin_session(self) -> None:
         if self._settings.session is None:
             return
@@ -315,7 +320,7 @@ class _Up:
             create_time=self._create_time,
             bootstrap=self._supervisor.environment.get("STEMSTREAM_BOOTSTRAP", ""),
             started=self._started,
-            variables=self._settings.variables,
+            variables=self._variables(),
             left_out=self._left_out,
             services=services,
         )

@@ -20,7 +20,7 @@ from stempy.io import SparseArray
 from stemstream import broker
 from tests.broker.camera import Camera, CameraScan
 from tests.broker.counted_files import account, metadata, missing_sectors
-from tests.broker.messages import chunks_of, read_topic
+from tests.broker.messages import chunks_of
 from tests.broker.processes import THRESHOLDS, CommandLine, Service, free_port, wait_until
 
 IDLE_S = 3
@@ -262,7 +262,7 @@ def _missing_in_topics(bootstrap: str, ordinal: int, scan: CameraScan) -> list[i
 def _published_frames(bootstrap: str, sector: int, ordinal: int) -> list[int]:
     """Frame numbers of a sector that lie in its topic, from the layout of the chunk messages alone."""
     frames: list[int] = []
-    for _, chunk in chunks_of(read_topic(bootstrap, f"raw.sector.{sector}"), ordinal):
+    for _, chunk in chunks_of(bootstrap, sector, ordinal):
         (per_chunk,), (index,) = struct.unpack_from("<I", chunk, 40), struct.unpack_from("<I", chunk, 48)
         (header_size,) = struct.unpack_from("<I", chunk, 4)
         mask = np.unpackbits(np.frombuffer(chunk[120:header_size], np.uint8), bitorder="little")

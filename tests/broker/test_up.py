@@ -18,8 +18,12 @@ import psutil
 import pytest
 import yaml
 
+from producers.raw_writer import write_raw_files
+from producers.simulator import Simulation
 from stemstream import broker
 from stemstream.compose import COMPOSE_FILE
+from tests.broker.counted_files import assert_equals_stempy
+from tests.broker.scans import RawScan
 
 PROJECT = Path(__file__).resolve().parents[2]
 THRESHOLDS = ("--background", "40", "--xray", "2000")
@@ -181,6 +185,37 @@ def test_a_killed_service_comes_back(running: Installation, service: str) -> Non
     after = running.services()
     assert [name for name in after if after[name]["pid"] != before[name]["pid"]] == [service]
     assert after[service]["metrics_port"] == before[service]["metrics_port"]
+
+
+def test_a_scan_that_is_run_or_sent_is_counted_by_the_services_that_are_up(
+    running: Installation, tmp_path: Path
+) -> None:
+    wait_until(running.all_ready, 60, "all services")
+    folder = tmp_path / "raw"
+    write_raw_files(Simulation(6, 5, seed=9), folder)
+    scan = RawScan(folder, 6, 5)
+    run = ("run", folder, "--output", running.home / "counted", "--json")
+    code, stdout, stderr = running(*run, *THRESHOLDS)
+    assert code == 0, stderr
+    assert_equals_stempy(Path(json.loads(stdout)["output"]), scan)
+
+    code, _, stderr = running("send", folder, "--to", f"tcp://127.0.0.1:{running.feed_port}")
+    assert code == 0, stderr
+    wait_until(lambda: len(finished_files(running)) == 2, 60, "the file of the scan that was sent")
+    assert_equals_stempy(finished_files(running)[1], scan)
+
+    code, _, stderr = running(*run, "--background", "50", "--xray", "2000")
+    assert code == 2
+    assert "STEMSTREAM_BACKGROUND" in stderr
+    code, _, stderr = running(*run, *THRESHOLDS, "--session", "another")
+    assert code == 2
+    assert "session" in stderr
+
+
+def finished_files(installation: Installation) -> list[Path]:
+    code, stdout, stderr = installation("scans", "list", "--json")
+    assert code == 0, stderr
+    return [Path(file) for scan in json.loads(stdout) for file in scan["files"]]
 
 
 def is_new(installation: Installation, before: dict[str, dict[str, Any]], service: str) -> bool:
