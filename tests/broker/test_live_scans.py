@@ -237,6 +237,7 @@ def test_a_broker_that_takes_too_little_costs_frames_that_are_all_accounted_for(
         (listed,) = microscope.wait_for_scans(known + 1, 90)[known:]
     finally:
         _set_quota(microscope.bootstrap, None)
+    assert _peak_memory_bytes(microscope.receiver.process.pid) < 600e6  # 50 MB of it are the buffer
     file = Path(listed["files"][0])
     sectors = account(file)["sectors"]
     lost = [sector["ledger"]["lost"] for sector in sectors]
@@ -274,6 +275,12 @@ def _in_background(camera: Camera, scan: CameraScan, seconds: float) -> threadin
     sender = threading.Thread(target=camera.send, args=(scan,), kwargs={"seconds": seconds})
     sender.start()
     return sender
+
+
+def _peak_memory_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (peak,) = [line.split()[1] for line in status if line.startswith("VmHWM:")]
+    return 1024 * int(peak)
 
 
 def _set_quota(bootstrap: str, bytes_a_second: int | None) -> None:
