@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def cluster_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     broker.start(home, port=free_port(), die_with_parent=True)
     yield home
     broker.stop(home)
+    shutil.rmtree(home / "kafka" / "data")  # gigabytes, which pytest would keep
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +46,7 @@ def fresh_stemstream(tmp_path: Path) -> Iterator[CommandLine]:
     yield command_line
     command_line.end_all()
     broker.stop(command_line.home)
+    shutil.rmtree(command_line.home / "kafka" / "data", ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +69,11 @@ def small_scan(tmp_path_factory: pytest.TempPathFactory) -> RawScan:
 
 
 @pytest.fixture(scope="session")
-def large_scan(tmp_path_factory: pytest.TempPathFactory) -> RepeatedScan:
+def large_scan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RepeatedScan]:
     """A scan that takes long enough to be interrupted: 1,200 frames, 0.8 GB."""
-    return repeated_scan(tmp_path_factory.mktemp("large") / "raw", 40, 30)
+    scan = repeated_scan(tmp_path_factory.mktemp("large") / "raw", 40, 30)
+    yield scan
+    shutil.rmtree(scan.folder)
 
 
 @pytest.fixture(scope="session")
