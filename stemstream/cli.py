@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from typer._click.exceptions import ClickException  # typer brings its own click, without another name for this
 
-from service.errors import StemstreamError
+from service.errors import FaultError, StemstreamError
 from service.kafka import KafkaException
 from service.process import print_error
 from service.version import VERSION
 from stemstream.commands import broker, compare, run, scans, send, services, session, simulate, topics, up
+
+INTERRUPTED_EXIT_CODE = 130  # as a shell has it for Ctrl-C
 
 app = typer.Typer(
     name="stemstream",
@@ -55,10 +58,20 @@ def _options(
 def main() -> None:
     """Entry point: an expected error is one line on stderr and an exit code, never a traceback."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except ClickException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(error.exit_code)
+        _exit_with(f"{error.format_message()} (--help says more)", error.exit_code)
     except StemstreamError as error:
-        print_error(str(error))
-        sys.exit(error.exit_code)
+        _exit_with(str(error), error.exit_code)
     except KafkaException as error:
-        print_error(f"Kafka: {error.args[0].str()}")
-        sys.exit(1)
+        _exit_with(f"Kafka: {error.args[0].str()}", FaultError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _exit_with("interrupted", INTERRUPTED_EXIT_CODE)
+
+
+def _exit_with(text: str, code: int) -> NoReturn:
+    print_error(text)
+    sys.exit(code)
