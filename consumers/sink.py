@@ -88,6 +88,7 @@ class _Sink:
         self._producer = producer(bootstrap, "sink")
         self._consumer = consumer(bootstrap, SINK_GROUP)
         self._files: dict[int, ScanFile] = {}
+        self._log_seen = -1  # up to where the log was acted upon
         self._annotated: dict[int, dict[str, str]] = {}  # what is in the files, by ordinal
         self._done: set[int] = set()  # counts that need no (further) file
         self._next_offsets: dict[int, int] = {}
@@ -104,7 +105,9 @@ class _Sink:
                 for message in self._poll():
                     self._take_in(message)
                 self._observe_lag()
-                if self._log.poll():
+                self._log.poll()
+                if self._log.next_offset != self._log_seen:
+                    self._log_seen = self._log.next_offset
                     self._drop_abandoned()
                     self._annotate()
         except OSError as error:
@@ -178,9 +181,13 @@ class _Sink:
     def _annotate(self) -> None:
         """Bring annotations that came after a file was finished into it. Only the active sink touches files."""
         for scan in self._log.catalogue.annotated(self._annotated) if self._next_offsets else []:
-            for path in annotate_scan(scan):
-                get_logger().info("file annotated", ordinal=scan.ordinal, output=str(path))
             self._annotated[scan.ordinal] = scan.annotations
+            try:
+                for path in annotate_scan(scan):
+                    get_logger().info("file annotated", ordinal=scan.ordinal, output=str(path))
+            except OSError as error:  # of a file that is finished: no reason to stop writing others
+                self._metrics.errors.labels("annotation").inc()
+                get_logger().error("file not annotated", ordinal=scan.ordinal, reason=str(error))
 
     # Messages come in.
 

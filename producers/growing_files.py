@@ -7,6 +7,7 @@ taken up as they appear, so that scan after scan can be followed.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,18 +38,29 @@ class GrowingFiles:
 
     Files that nobody has written to for ``settled_s`` seconds when this begins are left alone: they are whole, and
     ``stemstream run`` or ``send`` is for those. So are files of a scan that has ended since they were written;
-    ``ended_ms`` has the end of each scan number, Unix time in ms.
+    ``ended_ms`` has the end of each scan number, Unix time in ms. Files of the scans ``still_open`` are read whole.
     """
 
     def __init__(
-        self, folder: Path, sectors: tuple[int, ...], settled_s: float, ended_ms: dict[int, int], metrics: Metrics
+        self,
+        folder: Path,
+        sectors: tuple[int, ...],
+        settled_s: float,
+        ended_ms: dict[int, int],
+        metrics: Metrics,
+        *,
+        still_open: Collection[int] = (),
     ) -> None:
         """Look at what is in the folder; InputError if it is none."""
         if not folder.is_dir():
             raise InputError(f"{folder}: no folder; the files to follow are looked for in one")
         self.ready = False
         self._folder, self._sectors = folder, sectors
-        self._ignored = {path for path in folder.glob("*.data") if _is_whole(path, settled_s, ended_ms)}
+        self._ignored = {
+            path
+            for path in folder.glob("*.data")
+            if _number(path) not in still_open and _is_whole(path, settled_s, ended_ms)
+        }
         for path in sorted(self._ignored):
             get_logger().info("file left alone: nobody writes to it", path=str(path))
         self._files: dict[Path, _Followed] = {}
@@ -58,10 +70,14 @@ class GrowingFiles:
     def take(self, timeout_s: float) -> list[LiveFrame]:
         """Records that were written since last asked, file by file; waits a little when there are none."""
         self._look_for_new_files()
-        frames = [frame for file in self._files.values() for frame in self._read(file)]
+        frames = [frame for file in list(self._files.values()) for frame in self._read(file)]
         if not frames:
             time.sleep(timeout_s)
         return frames
+
+    def stop(self) -> list[LiveFrame]:
+        """Nothing is left behind: what was not taken stays in the files."""
+        return []
 
     def release(self, frames: int = 1) -> None:
         """Nothing to do: the pixels are mapped from the files."""
@@ -80,11 +96,16 @@ class GrowingFiles:
                 self._files.setdefault(path, _Followed(path, name[1]))
 
     def _read(self, file: _Followed) -> list[LiveFrame]:
-        whole = file.path.stat().st_size // RAW_RECORD.itemsize
-        count = min(whole - file.records, RECORDS_AT_ONCE)
-        if count <= 0:
+        try:
+            whole = file.path.stat().st_size // RAW_RECORD.itemsize
+            count = min(whole - file.records, RECORDS_AT_ONCE)
+            if count <= 0:
+                return []
+            records = np.memmap(file.path, RAW_RECORD, "r", file.records * RAW_RECORD.itemsize, (count,))
+        except FileNotFoundError:
+            get_logger().warning("file is gone, no longer followed", path=str(file.path), records=file.records)
+            del self._files[file.path]
             return []
-        records = np.memmap(file.path, RAW_RECORD, "r", file.records * RAW_RECORD.itemsize, (count,))
         file.records += count
         self._received.labels(file.module).inc(count)
         now_ns = time.time_ns()
@@ -109,8 +130,13 @@ class GrowingFiles:
         ]
 
 
+def _number(path: Path) -> int | None:
+    """Scan number in a raw file's name."""
+    name = parse_raw_file_name(path.name)
+    return name[0] if name else None
+
+
 def _is_whole(path: Path, settled_s: float, ended_ms: dict[int, int]) -> bool:
     """Whether nobody will write to this file any more, as far as one can tell."""
-    written, name = path.stat().st_mtime, parse_raw_file_name(path.name)
-    ended = ended_ms.get(name[0], 0) if name else 0
-    return time.time() - written > settled_s or written * 1000 < ended
+    written, number = path.stat().st_mtime, _number(path)
+    return time.time() - written > settled_s or (number is not None and written * 1000 < ended_ms.get(number, 0))

@@ -24,11 +24,12 @@ from producers.feed_format import READY, FeedError, FeedHeader, decode_header
 from service.errors import InputError
 from service.logs import get_logger
 from service.metrics import Metrics
-from topics.geometry import FRAME_WIDTH, SECTOR_FRAME_BYTES, SECTOR_ROWS
+from topics.geometry import FRAME_WIDTH, MAX_SCAN_EDGE, SECTOR_FRAME_BYTES, SECTOR_ROWS
 
 SOCKET_BUFFER_BYTES = 8 * 1024 * 1024
 SOCKET_MESSAGES = 64  # what ZeroMQ itself may hold back, a sector
 POLL_INTERVAL_MS = 50
+FRAMES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,9 @@ class FrameSource(Protocol):
     def take_lost(self, sector: int, scan_number: int) -> int:
         """Sector frames of a scan that were lost since last asked."""
 
+    def stop(self) -> list[LiveFrame]:
+        """Receive no more; what was received and not taken yet."""
+
 
 class LiveFeed:
     """Frames of some sectors. :meth:`take` hands them out, :meth:`release` gives their place in the buffer back."""
@@ -65,6 +69,8 @@ class LiveFeed:
         self.lost: Counter[tuple[int, int]] = Counter()  # by sector and scan number, since last asked
         self.tee: dict[int, zmq.Socket[bytes]] = {}  # by sector: where messages are passed on to
         self._limit = max(1, buffer_bytes // SECTOR_FRAME_BYTES)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread()
         self._queue: queue.SimpleQueue[LiveFrame] = queue.SimpleQueue()
         self._accepted = self._released = 0  # each is written by one thread only
         self._lock = threading.Lock()  # for what is lost: counted by one thread, taken by the other
@@ -75,7 +81,7 @@ class LiveFeed:
         self._buffered = metrics.gauge("buffered_bytes", "Pixel bytes received and not yet in a chunk")
         metrics.gauge("buffer_limit_bytes", "Most that is buffered before frames are lost").set(buffer_bytes)
 
-    def take(self, timeout_s: float, most: int = 256) -> list[LiveFrame]:
+    def take(self, timeout_s: float, most: int = FRAMES_AT_ONCE) -> list[LiveFrame]:
         """Frames that have come, in their order; waits for the first one."""
         self._buffered.set((self._accepted - self._released) * SECTOR_FRAME_BYTES)
         frames: list[LiveFrame] = []
@@ -94,15 +100,28 @@ class LiveFeed:
         with self._lock:
             return self.lost.pop((sector, scan_number), 0)
 
-    def receive(
-        self, sockets: dict[zmq.Socket[bytes], int], ready: zmq.Socket[bytes] | None, stop: threading.Event
-    ) -> None:
+    def start(self, sockets: dict[zmq.Socket[bytes], int], ready: zmq.Socket[bytes] | None) -> None:
+        """Receive in the background until :meth:`stop`."""
+        self._thread = threading.Thread(target=self._receive, args=(sockets, ready), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> list[LiveFrame]:
+        """Receive no more; what was received and not taken yet."""
+        self._stopped.set()
+        self._thread.join()
+        left: list[LiveFrame] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                left.append(self._queue.get_nowait())
+        return left
+
+    def _receive(self, sockets: dict[zmq.Socket[bytes], int], ready: zmq.Socket[bytes] | None) -> None:
         """Take frames from the sockets until asked to stop: the thread's work."""
         poller = zmq.Poller()
         for socket in (*sockets, *([ready] if ready else [])):
             poller.register(socket, zmq.POLLIN)
         asked = False
-        while not stop.is_set():
+        while not self._stopped.is_set():
             for socket, _ in poller.poll(POLL_INTERVAL_MS):
                 if socket is ready:
                     socket.recv_multipart()
@@ -163,6 +182,10 @@ def _checked_header(parts: list[zmq.Frame], sector: int) -> FeedHeader:
     header = decode_header(parts[0].buffer)
     if header.module != sector:
         raise WrongModuleError(f"a frame of module {header.module} came to the socket of sector {sector}")
+    if not (0 < header.width_field <= MAX_SCAN_EDGE and 0 < header.height_field <= MAX_SCAN_EDGE):
+        raise FeedError(f"size fields {header.width_field} and {header.height_field} are out of range")
+    if max(header.x, header.y) > MAX_SCAN_EDGE:
+        raise FeedError(f"position x {header.x}, y {header.y} is out of range")
     if len(parts[1]) != SECTOR_FRAME_BYTES:
         raise FeedError(f"{len(parts[1])} bytes of pixels; {SECTOR_FRAME_BYTES} were expected")
     return header
@@ -182,7 +205,6 @@ def open_live_feed(
         An address cannot be bound.
     """
     feed = LiveFeed(buffer_bytes, metrics)
-    stop = threading.Event()
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
         sockets = {
@@ -195,13 +217,11 @@ def open_live_feed(
             feed.tee[sector].linger = 0
             feed.tee[sector].sndhwm = SOCKET_MESSAGES
             feed.tee[sector].connect(address)
-        thread = threading.Thread(target=feed.receive, args=(sockets, ready, stop), daemon=True)
-        thread.start()
+        feed.start(sockets, ready)
         try:
             yield feed
         finally:
-            stop.set()
-            thread.join()
+            feed.stop()
 
 
 def _bound(stack: ExitStack, context: zmq.Context[Any], kind: int, address: str, what: str) -> zmq.Socket[bytes]:

@@ -18,12 +18,13 @@ from producers.chunker import Chunker, FilledChunk
 from producers.live_feed import LiveFrame
 from producers.scan_shape import ScanShape, ScanShapeFinder, SizeFields
 from service.logs import get_logger
-from topics.geometry import ScanGeometry
+from topics.geometry import MAX_SCAN_EDGE, ScanGeometry
 from topics.marker import EndReason, Ledger
 
 QUIET_S = 1.0  # no frame of a scan for so long, and the next one has begun
 # Frames of a scan that has just ended come again: so many of them, and it is a new scan of the same number.
 NEW_SCAN_FRAMES = 32
+MAX_LIVE_FRAMES = 2**28  # an hour at the camera's full rate; a header that says more is nonsense
 
 
 class LiveScan(Protocol):
@@ -100,12 +101,13 @@ class LiveSector:
     ) -> None:
         self._discard = discard
         self._options, self._begin, self._release, self._take_lost = options, begin, release, take_lost
-        self._size_fields = options.size_fields
+        self._preferred = SizeFields.NUMBER  # of the readings that fit equally well
         self._opening: _Opening | None = None
         self._open: _Open | None = None
         self._ended: _Open | None = None
         self._waiting: deque[LiveFrame] = deque()  # of later scans
         self._last_frame_at = 0.0
+        self._last_late_at = 0.0  # when the last scan ended, or the last frame came late for it
 
     @property
     def ordinal(self) -> int | None:
@@ -126,7 +128,7 @@ class LiveSector:
                 self._waiting.append(frame)
         elif self._opening is not None and key != self._opening.key:
             self._waiting.append(frame)
-        elif self._opening is None and self._is_late(key, header.frame_number):
+        elif self._opening is None and self._is_late(key, header.frame_number, now):
             self._discard("late", 1)
             self._release()
         else:
@@ -147,6 +149,7 @@ class LiveSector:
         if self._open is None:
             return
         ended, self._open, self._ended = self._open, None, self._open
+        self._last_late_at = now
         self._publish(ended, ended.chunker.finish())
         ended.scan.end(reason, self._counted(ended))
         waiting, self._waiting = self._waiting, deque()
@@ -172,18 +175,22 @@ class LiveSector:
             self._open.seen[first : first + geometry.frames_in_chunk(index)] = True
         self._open.to_come = int(np.count_nonzero(~self._open.seen))
 
-    def _is_late(self, key: ScanKey, frame_number: int) -> bool:
-        """Whether a frame belongs to the scan that ended and was missing there."""
+    def _is_late(self, key: ScanKey, frame_number: int, now: float) -> bool:
+        """Whether a frame belongs to the scan that ended not long ago, and was missing there."""
         ended = self._ended
-        return (
-            ended is not None and ended.key == key and frame_number < len(ended.seen) and not ended.seen[frame_number]
-        )
+        if ended is None or ended.key != key or frame_number >= len(ended.seen):
+            return False
+        if now - self._last_late_at > self._options.idle_timeout_s:
+            return False
+        late = not ended.seen[frame_number]
+        self._last_late_at = now if late else self._last_late_at
+        return late
 
     # A scan begins.
 
     def _hold(self, key: ScanKey, frame: LiveFrame) -> None:
         if self._opening is None:
-            finder = ScanShapeFinder(key.width_field, key.height_field, self._size_fields)
+            finder = ScanShapeFinder(key.width_field, key.height_field, self._options.size_fields, self._preferred)
             self._opening = _Opening(key, finder)
         opening, header = self._opening, frame.header
         opening.frames.append(frame)
@@ -195,7 +202,9 @@ class LiveSector:
             self._start(opening, shape)
 
     def _is_new(self, opening: _Opening, shape: ScanShape) -> bool:
-        """Whether it is a scan at all, and not some frames of the last one that came twice."""
+        """Whether it is a scan at all, and not some frames of the last one that came twice, or nonsense."""
+        if max(shape.width, shape.height) > MAX_SCAN_EDGE or shape.frames > MAX_LIVE_FRAMES:
+            return False
         if self._ended is None or self._ended.key != opening.key:
             return True
         return len({frame.header.frame_number for frame in opening.frames}) >= min(NEW_SCAN_FRAMES, shape.frames)
@@ -216,7 +225,8 @@ class LiveSector:
     def _start(self, opening: _Opening, shape: ScanShape) -> None:
         self._opening = None
         reading = opening.finder.reading()
-        if self._size_fields is SizeFields.AUTO and reading is not SizeFields.NUMBER:
+        if self._options.size_fields is SizeFields.AUTO and reading is not SizeFields.NUMBER:
+            self._preferred = reading
             get_logger().warning(
                 "an x or row equal to the size field was seen: the scan is larger by one; if that is a flyback column, "
                 "say so with --scan-size-fields flyback",
@@ -251,17 +261,30 @@ class LiveSector:
                 return
             number -= y * opened.shape.frames_per_position
         chunker = opened.chunker
-        if number < len(opened.seen) and opened.seen[number]:
+        if 0 <= number < len(opened.seen) and opened.seen[number]:
             chunker.received += 1
             chunker.repeated += 1
         elif chunker.add_one(number, x, y, frame.pixels, frame.received_ns):
             opened.seen[number] = True
             opened.to_come -= 1
+            self._publish(opened, chunker.closed_by(number))
+        else:
+            self._note_refused(opened, x)
         self._release()
-        self._publish(opened, opened.chunker.closed_by(number))
         if opened.to_come == 0:
             # All frame numbers came: nothing to wait for, even if some came too late for their chunk.
             self.end(EndReason.SOURCE_ENDED if chunker.late else EndReason.COMPLETE, self._last_frame_at)
+
+    def _note_refused(self, opened: _Open, x: int) -> None:
+        """A frame just behind the last column: the fields say one less, which scans from now on are read with."""
+        surprising = x == opened.shape.width and self._preferred is SizeFields.NUMBER
+        if self._options.size_fields is SizeFields.AUTO and surprising:
+            self._preferred = SizeFields.MINUS_ONE
+            get_logger().error(
+                "frames are refused: x is equal to the size field; the next scans are read as one larger, and with "
+                "--scan-size-fields minus-one (or flyback) all are",
+                x=x,
+            )
 
     def _publish(self, opened: _Open, chunks: Iterable[FilledChunk]) -> None:
         for filled in chunks:

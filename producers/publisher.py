@@ -189,14 +189,14 @@ class SectorPublisher:
             self._metrics.sent.labels(self._topic).inc()
             self._metrics.sent_bytes.labels(self._topic).inc(len(value))
 
-        while True:
+        def accepted() -> bool:
             try:
                 self._producer.produce(self._topic, value, key, partition, on_delivery=delivered)
-                break
             except BufferError:
-                if self._stop:
-                    raise Interrupted from None
-                self._poll(0.05)
+                return False
+            return True
+
+        self._wait_until(accepted)
         self._unacknowledged += 1
         self._poll(0.0)
 

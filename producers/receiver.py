@@ -15,7 +15,7 @@ from pathlib import Path
 
 from producers.chunker import Chunker, FilledChunk
 from producers.growing_files import GrowingFiles
-from producers.live_feed import FrameSource, open_live_feed
+from producers.live_feed import FRAMES_AT_ONCE, FrameSource, open_live_feed
 from producers.live_sector import LiveOptions, LiveScan, LiveSector
 from producers.publisher import Interrupted, SectorPublisher
 from producers.raw_files import RawFiles, open_raw_files
@@ -147,15 +147,20 @@ def _receive_live(settings: ReceiverSettings, standing: Standing, metrics: Metri
         feed.ready = True
         metrics.health.set_ready(True)
         while not stop:
-            for frame in feed.take(TAKE_TIMEOUT_S):
-                sectors[frame.sector].take(frame, time.monotonic())
+            frames = feed.take(TAKE_TIMEOUT_S)
+            now = time.monotonic()  # of the whole round: time that passes while the broker takes nothing is no silence
+            for frame in frames:
+                sectors[frame.sector].take(frame, now)
             for sector in sectors.values():
-                sector.tick(time.monotonic())
+                if len(frames) < FRAMES_AT_ONCE:
+                    sector.tick(now)
                 if sector.ordinal in standing.closed_by_hand():
-                    sector.end(EndReason.CLOSED, time.monotonic())
+                    sector.end(EndReason.CLOSED, now)
             standing.settle()
             standing.watch_log()
         metrics.health.set_ready(False, "stopping")
+        for frame in feed.stop():
+            sectors[frame.sector].take(frame, time.monotonic())
         for sector in sectors.values():
             sector.flush()
         standing.wait_until_acknowledged()
@@ -165,8 +170,10 @@ def _open_source(
     settings: ReceiverSettings, standing: Standing, buffer_bytes: int, metrics: Metrics
 ) -> contextlib.AbstractContextManager[FrameSource]:
     if settings.follow is not None:
-        settled_s, ended = settings.live.idle_timeout_s, standing.ended_numbers()
-        return contextlib.nullcontext(GrowingFiles(settings.follow, settings.sectors, settled_s, ended, metrics))
+        settled_s, ended, opened = settings.live.idle_timeout_s, standing.ended_numbers(), standing.open_numbers()
+        return contextlib.nullcontext(
+            GrowingFiles(settings.follow, settings.sectors, settled_s, ended, metrics, still_open=opened)
+        )
     return open_live_feed(settings.addresses, settings.ready_address, settings.tee, buffer_bytes, metrics)
 
 

@@ -44,21 +44,34 @@ class _Hypothesis:
     low: int = 1
     high: int = MAX_SCAN_EDGE
     contradictions: int = 0
+    lead: int = 0  # of the frames that agree on the range over those that do not
 
     def add(self, frame_number: int, x: int, y: int) -> None:
         position = y * self.width + x
         low = max(self.low, frame_number // (position + 1) + 1)
         high = min(self.high, frame_number // position) if position else self.high
-        if x >= self.width or y >= self.height or low > high:
+        if x >= self.width or y >= self.height:
             self.contradictions += 1
-        else:
+        elif low <= high:
             self.low, self.high = low, high
+            self.lead += 1
+        else:
+            self.contradictions += 1
+            self.lead -= 1
+            if self.lead < 0:  # the frames so far were the wrong ones
+                self.low, self.high, self.lead = 1, MAX_SCAN_EDGE, 0
 
 
 class ScanShapeFinder:
     """Takes the numbers and positions of a scan's first frames, and says its shape once it is certain."""
 
-    def __init__(self, width_field: int, height_field: int, size_fields: SizeFields) -> None:
+    def __init__(
+        self,
+        width_field: int,
+        height_field: int,
+        size_fields: SizeFields,
+        preferred: SizeFields = SizeFields.NUMBER,
+    ) -> None:
         readings = {
             SizeFields.NUMBER: (width_field, height_field),
             SizeFields.MINUS_ONE: (width_field + 1, height_field + 1),
@@ -66,6 +79,7 @@ class ScanShapeFinder:
         }
         # Rows are seen at the end only: reading one too many of them marks a scan incomplete, one too few loses frames.
         wanted = [SizeFields.NUMBER, SizeFields.MINUS_ONE] if size_fields is SizeFields.AUTO else [size_fields]
+        wanted.sort(key=lambda kind: kind is not preferred)
         self._hypotheses = {kind: _Hypothesis(*readings[kind]) for kind in wanted}
 
     def add(self, frame_number: int, x: int, y: int) -> None:
@@ -82,7 +96,7 @@ class ScanShapeFinder:
         return None
 
     def likely(self) -> ScanShape:
-        """The shape that fits best so far: the first reading, the fewest frames a position."""
+        """The shape that fits best so far; among equals the preferred reading, the fewest frames a position."""
         best = self._hypotheses[self.reading()]
         return ScanShape(max(1, best.width), max(1, best.height), best.low)
 

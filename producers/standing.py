@@ -86,6 +86,8 @@ class Standing:
                 publisher = self._publisher(sector, scan.ordinal, scan.geometry)
                 self._resume(publisher, scan)
                 publishers.append(publisher)
+        for publisher in publishers:
+            publisher.wait_until_acknowledged()
         return publishers
 
     def begin_live(self, sector: int, number: int, shape: ScanShape) -> SectorPublisher:
@@ -164,6 +166,12 @@ class Standing:
         """When the scans of this feed ended last, Unix time in ms, by the camera's number."""
         scans = self._log.catalogue.scans.values()
         return {scan.number: scan.last_end_ms for scan in scans if scan.feed == self._feed and scan.ended}
+
+    def open_numbers(self) -> set[int]:
+        """Numbers of the scans of this feed that one of these sectors has not ended."""
+        newest = [self._log.catalogue.newest_of_sector(sector) for sector in self._sectors]
+        unended = [scan for scan in newest if scan and scan.feed == self._feed and not scan.stated <= set(scan.ended)]
+        return {scan.number for scan in unended}
 
     def check(self) -> None:
         """Between chunks: :class:`Interrupted` if asked to stop; see :meth:`watch_log`."""

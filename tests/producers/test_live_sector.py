@@ -256,6 +256,47 @@ def test_a_resumed_scan_without_its_flyback_column_keeps_all_others() -> None:
     assert reason(resumed) is EndReason.COMPLETE
 
 
+def test_a_refused_frame_closes_no_chunk() -> None:
+    feed = Feed(LiveOptions(reorder_window=8))
+    feed.send(1, range(12), SHAPE)
+    nonsense = FeedHeader(1, 4_000_000, 0, 6, 5, 1, 1, 0, 0)
+    feed.held += 1
+    feed.sector.take(LiveFrame(0, nonsense, 1, PIXELS[0]), feed.now)
+    feed.send(1, range(12, 30), SHAPE)
+    assert reason(feed.scans[0]) is EndReason.COMPLETE
+    assert ledger(feed.scans[0]).refused == 1
+    assert feed.held == 0
+
+
+def test_a_scan_that_missed_its_beginning_can_be_sent_again_later() -> None:
+    feed = Feed()
+    feed.send(1, range(10, 30), SHAPE)
+    feed.wait(11)
+    feed.wait(11)
+    feed.send(1, range(30), SHAPE, value=2)
+    assert [reason(scan) for scan in feed.scans] == [EndReason.IDLE, EndReason.COMPLETE]
+
+
+def test_a_size_that_no_scan_has_opens_none() -> None:
+    feed = Feed()
+    header = FeedHeader(1, 2**32 - 1, 0, 65_535, 65_535, 0, 0, 0, 0)
+    feed.held += 1
+    feed.sector.take(LiveFrame(0, header, 1, PIXELS[0]), feed.now)
+    feed.wait(3)
+    feed.send(2, range(30), SHAPE)
+    assert [number for number, _ in feed.shapes] == [2]
+    assert feed.held == 0
+
+
+def test_a_reading_that_was_learnt_late_holds_for_the_next_scan() -> None:
+    feed = Feed(LiveOptions(most_opening=3, reorder_window=64))
+    feed.send(1, range(30), SHAPE, fields_less=1)
+    feed.wait(11)
+    feed.send(2, range(30), SHAPE, fields_less=1)
+    assert feed.shapes[1] == (2, SHAPE)
+    assert reason(feed.scans[1]) is EndReason.COMPLETE
+
+
 def test_a_scan_whose_last_frame_came_too_late_ends_at_once_but_is_not_complete() -> None:
     feed = Feed(LiveOptions(reorder_window=8))
     feed.send(1, [*range(3), *range(4, 30), 3], SHAPE)

@@ -71,3 +71,11 @@ def test_a_frame_that_contradicts_all_others_changes_nothing() -> None:
     for frame in frames_of(ScanShape(8, 8, 1))[:20]:
         finder.add(*frame)
     assert finder.likely() == ScanShape(8, 8, 1)
+
+
+def test_a_first_frame_that_is_wrong_does_not_decide() -> None:
+    finder = ScanShapeFinder(8, 8, SizeFields.AUTO)
+    finder.add(5000, 0, 0)
+    for frame in frames_of(ScanShape(8, 8, 2))[:40]:
+        finder.add(*frame)
+    assert finder.likely() == ScanShape(8, 8, 2)
