@@ -77,7 +77,7 @@ class Standing:
         fresh = [s for s, scan in begun.items() if scan is None or scan.feed != self._feed]
         publishers = []
         if fresh:
-            ordinal = self._state(number, geometry, fresh)
+            ordinal = self._state(number, geometry, fresh, self._session or self._log.catalogue.session)
             publishers += [self._publisher(s, ordinal, geometry) for s in fresh]
             for publisher in publishers:
                 publisher.start()
@@ -91,7 +91,7 @@ class Standing:
         return publishers
 
     def begin_live(self, sector: int, number: int, shape: ScanShape) -> SectorPublisher:
-        """State a live scan of one sector, in the geometry that another sector of it stated before."""
+        """State a live scan of one sector, in the geometry and session that another sector of it stated before."""
         self._log.poll()
         geometry = ScanGeometry(
             width=shape.width,
@@ -100,13 +100,19 @@ class Standing:
             frames_per_chunk=FRAMES_PER_CHUNK,
             partitions=self.partitions,
         )
+        session = self._session or self._log.catalogue.session
         newest = next(reversed(self._log.catalogue.scans.values()), None)
-        if newest and (newest.number, newest.feed) == (number, self._feed) and sector not in newest.stated:
-            same_size = (newest.geometry.width, newest.geometry.height) == (shape.width, shape.height)
-            geometry = newest.geometry if same_size else geometry
-        publisher = self._publisher(sector, self._state(number, geometry, [sector]), geometry)
+        if newest and self._may_join(newest, sector, number, shape):
+            geometry, session = newest.geometry, newest.session
+        publisher = self._publisher(sector, self._state(number, geometry, [sector], session), geometry)
         publisher.start()
         return publisher
+
+    def _may_join(self, scan: Scan, sector: int, number: int, shape: ScanShape) -> bool:
+        """Whether a scan of this sector is the one that another sector stated; a session may have begun meanwhile."""
+        same_size = (scan.geometry.width, scan.geometry.height) == (shape.width, shape.height)
+        same_scan = (scan.number, scan.feed) == (number, self._feed) and sector not in scan.stated
+        return same_scan and same_size and scan.is_open(time.time_ns() // 1_000_000)
 
     def resume_live(self) -> list[tuple[int, SectorPublisher]]:
         """Take up the scans of this feed that an earlier receiver left open; their numbers and publishers."""
@@ -196,10 +202,10 @@ class Standing:
             raise Interrupted
         self.settle(wait=True)
 
-    def _state(self, number: int, geometry: ScanGeometry, sectors: list[int]) -> int:
+    def _state(self, number: int, geometry: ScanGeometry, sectors: list[int], session: str) -> int:
         offset = self._log.append(
             ScanStarted(
-                session=self._session or self._log.catalogue.session,
+                session=session,
                 number=number,
                 geometry=geometry,
                 sectors=sectors,
