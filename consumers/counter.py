@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from consumers.counting_step import CountingStep
 from consumers.counts import Counts
 from consumers.rejoin import Joined, JoinedChunk, JoinedEnd, PartitionMerge
+from service.dead_letters import set_aside
 from service.errors import FaultError
 from service.kafka import (
     COUNTER_GROUP,
@@ -25,6 +26,7 @@ from service.kafka import (
     TopicPartition,
     consumer,
     partition_bounds,
+    poll_batch,
     raise_for,
     transactional_producer,
 )
@@ -33,7 +35,7 @@ from service.metrics import Metrics
 from service.process import CommonSettings, StopFlag, run_service
 from service.scan_log import ScanLog
 from service.topic_admin import deployment_partitions
-from topics import dead_letter, event, raw
+from topics import event, raw
 from topics.errors import DecodeError
 from topics.event import CountEnd
 from topics.geometry import SECTOR_FRAME_BYTES
@@ -89,7 +91,7 @@ class _Counter:
         try:
             while not stop:
                 self._metrics.health.beat()
-                for message in self._poll():
+                for message in poll_batch(self._consumer, POLL_TIMEOUT_S, MESSAGES_A_POLL):
                     self._take_in(message)
                 for partition, merge in list(self._merges.items()):
                     for joined in merge.pop():
@@ -101,11 +103,6 @@ class _Counter:
         finally:
             self._consumer.close()
         return 0
-
-    def _poll(self) -> list[Message]:
-        """Wait for a message, then take what else has come; consume() alone would wait for a full batch."""
-        first = self._consumer.poll(POLL_TIMEOUT_S)
-        return [] if first is None else [first, *self._consumer.consume(MESSAGES_A_POLL - 1, 0)]
 
     # Partitions come and go.
 
@@ -157,22 +154,15 @@ class _Counter:
             self._counts.check_place(decoded, sector, partition)
         except DecodeError as error:
             merge.skip(sector, offset)
-            self._refuse(topic, partition, offset, value or b"", str(error))
+            key, letter = set_aside(
+                self._metrics, "counter", topic, partition, offset, value=value or b"", reason=str(error)
+            )
+            self._produce(DEAD_LETTERS, 0, key, letter)
             return
         refusal = merge.push(sector, offset, decoded, size)
         if refusal is not None:
             self._metrics.discarded.labels(refusal.value).inc()
             get_logger().warning("message discarded", topic=topic, partition=partition, offset=offset, reason=refusal)
-
-    def _refuse(self, topic: str, partition: int, offset: int, value: bytes, reason: str) -> None:
-        """Set a message aside that cannot be used, with why and where it lay."""
-        get_logger().error("message set aside", topic=topic, partition=partition, offset=offset, reason=reason)
-        self._metrics.discarded.labels("dead letter").inc()
-        origin = dead_letter.Origin(
-            topic=topic, partition=partition, offset=offset, service="counter", reason=reason[:2000], size=len(value)
-        )
-        key = f"{topic}/{partition}/{offset}".encode()
-        self._produce(DEAD_LETTERS, 0, key, dead_letter.encode(origin, value))
 
     def _pause_or_resume(self) -> None:
         """Hold back sectors that are ahead, so that waiting chunks do not fill the memory."""

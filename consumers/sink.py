@@ -15,6 +15,7 @@ from pathlib import Path
 from consumers.scan_file import ScanFile
 from service.catalogue import Scan
 from service.counted_file import annotate_file
+from service.dead_letters import set_aside
 from service.errors import FaultError, InputError
 from service.kafka import (
     REQUEST_TIMEOUT_S,
@@ -24,6 +25,7 @@ from service.kafka import (
     TopicPartition,
     consumer,
     partition_bounds,
+    poll_batch,
     producer,
     raise_for,
 )
@@ -32,7 +34,7 @@ from service.metrics import Metrics
 from service.process import CommonSettings, StopFlag, run_service
 from service.scan_log import ScanLog
 from service.topic_admin import cluster_id, deployment_partitions
-from topics import dead_letter, event
+from topics import event
 from topics.errors import DecodeError
 from topics.event import CountEnd, EventMessage, Events
 from topics.registry import DEAD_LETTERS, EVENTS, SCANS
@@ -102,7 +104,7 @@ class _Sink:
         try:
             while not stop:
                 self._metrics.health.beat()
-                for message in self._poll():
+                for message in poll_batch(self._consumer, POLL_TIMEOUT_S, MESSAGES_A_POLL):
                     self._take_in(message)
                 self._observe_lag()
                 self._log.poll()
@@ -120,10 +122,6 @@ class _Sink:
             self._consumer.close()
             self._log.close()
         return 0
-
-    def _poll(self) -> list[Message]:
-        first = self._consumer.poll(POLL_TIMEOUT_S)
-        return [] if first is None else [first, *self._consumer.consume(MESSAGES_A_POLL - 1, 0)]
 
     # Active or standing by.
 
@@ -264,14 +262,8 @@ class _Sink:
         return ScanFile(scan, count, self._settings.output, self._settings.slot)
 
     def _set_aside(self, partition: int, offset: int, value: bytes, reason: str) -> None:
-        get_logger().error("message set aside", topic=EVENTS, partition=partition, offset=offset, reason=reason)
-        self._metrics.discarded.labels("dead letter").inc()
-        origin = dead_letter.Origin(
-            topic=EVENTS, partition=partition, offset=offset, service="sink", reason=reason[:2000], size=len(value)
-        )
-        self._producer.produce(
-            DEAD_LETTERS, dead_letter.encode(origin, value), f"{EVENTS}/{partition}/{offset}".encode(), 0
-        )
+        key, letter = set_aside(self._metrics, "sink", EVENTS, partition, offset, value=value, reason=reason)
+        self._producer.produce(DEAD_LETTERS, letter, key, 0)
         self._producer.flush(REQUEST_TIMEOUT_S)
 
     # Files are finished.

@@ -25,6 +25,7 @@ __all__ = [
     "consumer",
     "is_passing",
     "partition_bounds",
+    "poll_batch",
     "producer",
     "raise_for",
     "transactional_producer",
@@ -166,6 +167,12 @@ def raise_for(message: Message) -> bool:
         return False
     where = f"{message.topic()}[{message.partition()}] offset {message.offset()}" if message.topic() else "the broker"
     raise FaultError(f"reading {where}: {error.str()}")
+
+
+def poll_batch(client: Consumer, timeout_s: float, most: int) -> list[Message]:
+    """Wait for a message, then take what else has come; consume() alone would wait for a full batch."""
+    first = client.poll(timeout_s)
+    return [] if first is None else [first, *client.consume(most - 1, 0)]
 
 
 def _is_passing_exception(error: BaseException) -> bool:

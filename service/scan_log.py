@@ -14,6 +14,7 @@ from service.kafka import (
     TopicPartition,
     consumer,
     partition_bounds,
+    poll_batch,
     producer,
     raise_for,
 )
@@ -21,6 +22,8 @@ from service.logs import get_logger
 from topics.errors import DecodeError
 from topics.registry import SCANS
 from topics.scan_log import LogRecord, decode
+
+RECORDS_A_POLL = 501
 
 
 class ScanLog:
@@ -85,8 +88,7 @@ class ScanLog:
 
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Take in what is new; whether there was anything."""
-        first = self._consumer.poll(timeout_s)  # consume() alone would wait for a full batch
-        messages = [] if first is None else [first, *self._consumer.consume(500, 0)]
+        messages = poll_batch(self._consumer, timeout_s, RECORDS_A_POLL)
         for message in messages:
             if not raise_for(message):
                 continue

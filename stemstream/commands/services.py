@@ -152,11 +152,9 @@ def sink(
     """Write the events of each scan into one HDF5 file."""
     from consumers.sink import SinkSettings, run_sink  # noqa: PLC0415
 
-    if str(output).strip() == "":
-        raise InputError("--output is empty: name a folder")
     settings = SinkSettings(
         common=common_settings(bootstrap, metrics_port, log_level),
-        output=Path(output),
+        output=output,
         slot=f"sink-{check_name('--slot', slot)}",
     )
     raise typer.Exit(run_sink(settings))
