@@ -19,11 +19,13 @@ from topics.scan_log import (
     CountStarted,
     LogRecord,
     ReceiverStarted,
+    ReferenceStored,
     ScanAnnotated,
     ScanStarted,
     SectorEnded,
     SessionEnded,
     SessionStarted,
+    ThresholdsFound,
 )
 
 State = Literal["running", "complete", "incomplete", "failed"]
@@ -39,8 +41,25 @@ class Count:
     offset: int
     name: str
     settings: CountSettings
+    found: ThresholdsFound | None = None  # with automatic thresholds
     finished: CountFinished | None = None
     abandoned: str | None = None
+
+    @property
+    def thresholds(self) -> tuple[float, float] | None:
+        """Background and x-ray threshold; None while they are not found."""
+        if self.found is not None:
+            return self.found.background, self.found.xray
+        if self.settings.background is None or self.settings.xray is None:
+            return None
+        return self.settings.background, self.settings.xray
+
+    @property
+    def optimized_mean(self) -> float | None:
+        """What row-dark scales to, in counts: as the settings say, else as it was found."""
+        if self.settings.row_dark is None or self.settings.optimized_mean is not None or self.found is None:
+            return self.settings.optimized_mean
+        return self.found.optimized_mean
 
     @property
     def running(self) -> bool:
@@ -99,6 +118,7 @@ class Catalogue:
         self.scan_of_statement: dict[int, int] = {}
         self.session = DEFAULT_SESSION  # the current one
         self.to_close: set[int] = set()  # ordinals of scans that somebody asked to close
+        self.references: dict[str, int] = {}  # offset in the topic, by SHA-256
         self._counts: dict[int, Count] = {}
 
     def apply(self, offset: int, timestamp_ms: int, record: LogRecord) -> None:  # noqa: PLR0912  # one branch a kind
@@ -116,6 +136,12 @@ class Catalogue:
                     scan.last_end_ms = timestamp_ms
             case CountStarted():
                 self._start_count(offset, record)
+            case ReferenceStored():
+                self.references.setdefault(record.sha256, record.offset)
+            case ThresholdsFound():
+                count = self._counts.get(record.count)
+                if count and count.running and count.found is None and count.settings.auto_threshold:
+                    count.found = record
             case CountFinished():
                 count = self._counts.get(record.count)
                 if count and count.running:
@@ -137,6 +163,20 @@ class Catalogue:
             return self.scans.get(int(name))
         newest_first = reversed(self.scans.values())
         return next((s for s in newest_first if name in ("last", f"{s.session}/{s.number}")), None)
+
+    def last_thresholds(self, session: str, settings: CountSettings) -> ThresholdsFound | None:
+        """The newest thresholds that were found from a scan of this session in the same way."""
+        how = (settings.auto_threshold, settings.dark, settings.gain)
+        found = [
+            count.found
+            for scan in self.scans.values()
+            for count in scan.counts.values()
+            if scan.session == session
+            and count.found is not None
+            and count.found.source == "calibration"
+            and (count.settings.auto_threshold, count.settings.dark, count.settings.gain) == how
+        ]
+        return max(found, key=lambda record: record.count, default=None)
 
     def annotated(self, known: dict[int, dict[str, str]]) -> list[Scan]:
         """Finished scans whose annotations are not those already known, by ordinal."""

@@ -60,6 +60,25 @@ def unreadable_records() -> Messages:
             "no x-ray threshold": {"settings": {"background": 1}},
             "unknown engine": {"settings": {"background": 1, "xray": 2, "engine": "magic"}},
         },
+        "log1_count_started_auto": {
+            "thresholds as well": {"settings": {"background": 1, "xray": 2, "auto_threshold": {}}},
+            "no samples": {"settings": {"auto_threshold": {"samples": 0}}},
+            "more samples than memory": {"settings": {"auto_threshold": {"samples": 10**9}}},
+            "NaN sigmas": {"settings": {"auto_threshold": {"xray_sigmas": NAN}}},
+            "negative sigmas": {"settings": {"auto_threshold": {"background_sigmas": -1}}},
+            "a short hash": {"settings": {"auto_threshold": {}, "dark": "0" * 63}},
+            "a path as hash": {"settings": {"auto_threshold": {}, "gain": "../" * 21 + "x"}},
+            "optimized mean without row-dark": {"settings": {"auto_threshold": {}, "optimized_mean": 3}},
+            "row-dark without optimized mean": {"settings": {"background": 1, "xray": 2, "row_dark": "mean"}},
+            "unknown row-dark": {"settings": {"auto_threshold": {}, "row_dark": "mode"}},
+        },
+        "log1_reference_stored": {"a hash in capitals": {"sha256": "A" * 64}, "offset -1": {"offset": -1}},
+        "log1_thresholds_found": {
+            "NaN": {"background": NAN},
+            "infinite": {"xray": INFINITY},
+            "unknown source": {"source": "guess"},
+            "count -1": {"count": -1},
+        },
         "log1_count_finished": {
             **{f"name {name!r}": {"name": name} for name in HOSTILE_NAMES},
             "three sectors in the account": {
@@ -82,7 +101,7 @@ def unreadable_records() -> Messages:
     }
     found = {"no bytes": b""}
     for kind, record in RECORDS.items():
-        optional = () if "session" in kind else ("name",)
+        optional = () if "session" in kind else ("name", "why") if "thresholds" in kind else ("name",)
         messages = broken_json(record.encode(), optional=optional) | lying_json(record.encode(), lies[kind])
         found |= {f"{kind}: {name}": message for name, message in messages.items()}
     return found | {name: message for name, message in encoded().items() if not name.startswith("log1")}

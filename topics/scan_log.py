@@ -7,9 +7,9 @@ A record's offset is its identity: that of the first ``scan started`` is the sca
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer, model_validator
 
 from topics.geometry import SECTORS, ScanGeometry
 from topics.json_message import Count, JsonMessage, Name, Offset, Sector, TimeNs, decode_json
@@ -19,16 +19,57 @@ DEFAULT_SESSION = "default"
 MAX_FIELDS = 32  # of an annotation
 LIVE = "live"  # the name of the first count of a scan
 
+FRAMES_A_BLOCK = 60  # so stempy's production values, 1200 samples of 20 blocks, are the first 1200 frames
+MAX_SAMPLES = 1_200_000
+
+Counts = Annotated[float, Field(allow_inf_nan=False, description="counts")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=400)]
 Sectors = Annotated[list[Sector], Field(min_length=1, max_length=SECTORS)]
 
 
-class CountSettings(JsonMessage):
-    """How a scan is counted: every counter adopts these, whatever its own options say."""
+class AutoThreshold(JsonMessage):
+    """How thresholds are found from a scan's first frames; the defaults are those of stempy in production.
 
-    background: Annotated[float, Field(allow_inf_nan=False, description="counts")]
-    xray: Annotated[float, Field(allow_inf_nan=False, description="counts")]
+    ``samples`` frames, evenly spread, of the first ``blocks`` · :data:`FRAMES_A_BLOCK` of the scan.
+    """
+
+    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1200
+    blocks: Annotated[int, Field(ge=1, le=MAX_SAMPLES // FRAMES_A_BLOCK)] = 20
+    background_sigmas: Annotated[float, Field(gt=0, le=1e6, description="standard deviations of the noise")] = 4.5
+    xray_sigmas: Annotated[float, Field(gt=0, le=1e6, description="standard deviations of all sampled pixels")] = 175.0
+
+
+class CountSettings(JsonMessage):
+    """How a scan is counted: every counter adopts these, whatever its own options say.
+
+    Either both thresholds or ``auto_threshold``. ``dark`` and ``gain`` are the SHA-256 of references.
+    """
+
+    background: Counts | None = None
+    xray: Counts | None = None
+    auto_threshold: AutoThreshold | None = None
     engine: Literal["fast", "stempy"] = "fast"
+    dark: Sha256 | None = None
+    gain: Sha256 | None = None
+    row_dark: Literal["mean", "median"] | None = None
+    optimized_mean: Annotated[float, Field(gt=0, allow_inf_nan=False, description="counts")] | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> CountSettings:
+        if (self.background is None) != (self.xray is None):
+            raise ValueError("one threshold without the other")
+        if (self.background is None) == (self.auto_threshold is None):
+            raise ValueError("either thresholds or auto_threshold")
+        if self.row_dark is None and self.optimized_mean is not None:
+            raise ValueError("optimized_mean without row_dark")
+        if self.row_dark is not None and self.optimized_mean is None and self.auto_threshold is None:
+            raise ValueError("row_dark without optimized_mean")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
 
 
 class SectorAccount(JsonMessage):
@@ -112,6 +153,36 @@ class CountStarted(_Record):
     version: Text
 
 
+class ReferenceStored(_Record):
+    """A dark or gain reference lies at this offset of the topic ``references``; the first record for a hash holds."""
+
+    kind: Literal["reference stored"] = "reference stored"
+    sha256: Sha256
+    offset: Offset
+
+
+class ThresholdsFound(_Record):
+    """The thresholds of a count with ``auto_threshold``; the first record for a count holds.
+
+    ``source`` "calibration": found from ``frames`` frames of this scan; ``calibration`` is the offset of the histogram
+    in the topic ``references``. "session": the last ones that were found in the session, and ``why``.
+    """
+
+    kind: Literal["thresholds found"] = "thresholds found"
+    ordinal: Offset
+    count: Offset
+    source: Literal["calibration", "session"]
+    background: Counts
+    xray: Counts
+    mean: Counts
+    std: Counts
+    optimized_mean: Counts
+    optimized_std: Counts
+    frames: Count
+    calibration: Offset
+    why: Text = ""
+
+
 class CountFinished(_Record):
     """The file is there under its final name."""
 
@@ -168,6 +239,8 @@ LogRecord = (
     | ScanStarted
     | SectorEnded
     | CountStarted
+    | ReferenceStored
+    | ThresholdsFound
     | CountFinished
     | CountAbandoned
     | SessionStarted

@@ -21,6 +21,7 @@ from topics.geometry import FRAME_WIDTH, SECTOR_FRAME_BYTES, SECTOR_ROWS, ScanGe
 from topics.marker import EndMarker, EndReason, Ledger, Marker, PartitionPublished, ResumeMarker, StartMarker
 from topics.scan_log import (
     Account,
+    AutoThreshold,
     CloseRequested,
     CountAbandoned,
     CountFinished,
@@ -28,12 +29,14 @@ from topics.scan_log import (
     CountStarted,
     LogRecord,
     ReceiverStarted,
+    ReferenceStored,
     ScanAnnotated,
     ScanStarted,
     SectorAccount,
     SectorEnded,
     SessionEnded,
     SessionStarted,
+    ThresholdsFound,
 )
 
 FOLDER = Path(__file__).parent
@@ -170,6 +173,33 @@ RECORDS: dict[str, LogRecord] = {
     ),
     "log1_count_started": CountStarted(
         ordinal=17, settings=CountSettings(background=28.5, xray=2000.0, engine="stempy"), version="0.1.0"
+    ),
+    "log1_count_started_auto": CountStarted(
+        ordinal=17,
+        name="again",
+        settings=CountSettings(
+            auto_threshold=AutoThreshold(samples=600, blocks=10, background_sigmas=4.25, xray_sigmas=150.0),
+            dark="0123456789abcdef" * 4,
+            gain="fedcba9876543210" * 4,
+            row_dark="median",
+            optimized_mean=12.5,
+        ),
+        version="0.2.0",
+    ),
+    "log1_reference_stored": ReferenceStored(sha256="0123456789abcdef" * 4, offset=3),
+    "log1_thresholds_found": ThresholdsFound(
+        ordinal=17,
+        count=22,
+        source="session",
+        background=34.5,
+        xray=2150.75,
+        mean=12.25,
+        std=12.125,
+        optimized_mean=12.0,
+        optimized_std=5.0,
+        frames=1200,
+        calibration=4,
+        why="all pixels are 0",
     ),
     "log1_count_finished": CountFinished(
         ordinal=17,

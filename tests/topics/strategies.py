@@ -12,6 +12,7 @@ from topics.geometry import FRAME_HEIGHT, FRAME_WIDTH, MAX_FRAMES, ScanGeometry
 from topics.marker import EndMarker, EndReason, Ledger, Marker, PartitionPublished, ResumeMarker, StartMarker
 from topics.scan_log import (
     Account,
+    AutoThreshold,
     CloseRequested,
     CountAbandoned,
     CountFinished,
@@ -19,12 +20,14 @@ from topics.scan_log import (
     CountStarted,
     LogRecord,
     ReceiverStarted,
+    ReferenceStored,
     ScanAnnotated,
     ScanStarted,
     SectorAccount,
     SectorEnded,
     SessionEnded,
     SessionStarted,
+    ThresholdsFound,
 )
 
 sectors = st.integers(0, 3)
@@ -130,8 +133,35 @@ count_ends = st.builds(
 
 _lists_of_sectors = st.lists(sectors, min_size=1, max_size=4)
 _thresholds = st.floats(allow_nan=False, allow_infinity=False)
-_settings = st.builds(
-    CountSettings, background=_thresholds, xray=_thresholds, engine=st.sampled_from(["fast", "stempy"])
+_hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
+_positive = st.floats(min_value=0, exclude_min=True, max_value=1e6)
+_how_to_count = {
+    "engine": st.sampled_from(["fast", "stempy"]),
+    "dark": st.none() | _hashes,
+    "gain": st.none() | _hashes,
+}
+_settings = st.one_of(
+    st.builds(CountSettings, background=_thresholds, xray=_thresholds, **_how_to_count),
+    st.builds(
+        CountSettings,
+        background=_thresholds,
+        xray=_thresholds,
+        row_dark=st.sampled_from(["mean", "median"]),
+        optimized_mean=_positive,
+        **_how_to_count,
+    ),
+    st.builds(
+        CountSettings,
+        auto_threshold=st.builds(
+            AutoThreshold,
+            samples=st.integers(1, 1_200_000),
+            blocks=st.integers(1, 20_000),
+            background_sigmas=_positive,
+            xray_sigmas=_positive,
+        ),
+        row_dark=st.sampled_from([None, "mean", "median"]),
+        **_how_to_count,
+    ),
 )
 _accounts = st.builds(
     Account,
@@ -166,6 +196,17 @@ records: st.SearchStrategy[LogRecord] = st.one_of(
         last_offsets=st.lists(offsets, max_size=3),
     ),
     st.builds(CountStarted, ordinal=offsets, name=names, settings=_settings, version=texts),
+    st.builds(ReferenceStored, sha256=_hashes, offset=offsets),
+    st.builds(
+        ThresholdsFound,
+        ordinal=offsets,
+        count=offsets,
+        source=st.sampled_from(["calibration", "session"]),
+        **dict.fromkeys(("background", "xray", "mean", "std", "optimized_mean", "optimized_std"), _thresholds),
+        frames=counts,
+        calibration=offsets,
+        why=texts,
+    ),
     st.builds(
         CountFinished,
         ordinal=offsets,

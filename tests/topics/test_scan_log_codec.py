@@ -26,7 +26,7 @@ def test_a_record_is_json_that_begins_with_its_id(name: str) -> None:
     fields = json.loads(RECORDS[name].encode())
     assert next(iter(fields)) == "schema_id"
     assert fields["schema_id"] == "log1"
-    assert fields["kind"] == name.removeprefix("log1_").replace("_", " ")
+    assert name.removeprefix("log1_").replace("_", " ").startswith(fields["kind"])
 
 
 @pytest.mark.parametrize("name", [name for name in RECORDS if name != "log1_count_finished"])
