@@ -18,21 +18,33 @@ References
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from counting import checks
+from counting.corrections import NO_CORRECTIONS, Corrections
 
-__all__ = ["ENGINES", "Electrons", "count_frames", "count_sectors", "warm_up"]
+__all__ = ["ENGINES", "NO_CORRECTIONS", "Corrections", "Electrons", "count_frames", "count_sectors", "warm_up"]
 
 ENGINES = ("fast", "stempy")
 
 Electrons = tuple[NDArray[np.uint32], NDArray[np.int64]]
-_Engine = Callable[[Sequence[NDArray[np.uint16]], NDArray[np.int64], float, float], Electrons]
+_Engine = Callable[[Sequence[NDArray[np.uint16]], NDArray[np.int64], float, float, Corrections], Electrons]
 
 
-def count_frames(frames: NDArray[np.uint16], background: float, xray: float, *, engine: str = "fast") -> Electrons:
+def count_frames(
+    frames: NDArray[np.uint16],
+    background: float,
+    xray: float,
+    *,
+    dark: NDArray[Any] | None = None,
+    gain: NDArray[Any] | None = None,
+    row_dark: Literal["mean", "median"] | None = None,
+    optimized_mean: float | None = None,
+    engine: str = "fast",
+) -> Electrons:
     """Count the electrons of whole frames.
 
     Parameters
@@ -43,6 +55,8 @@ def count_frames(frames: NDArray[np.uint16], background: float, xray: float, *, 
         Background threshold: a pixel at or below it is 0.
     xray : float, detector counts
         X-ray threshold: a pixel at or above it is 0.
+    dark, gain, row_dark, optimized_mean
+        Corrections applied to the pixels first, as counting.Corrections describes them.
     engine : {"fast", "stempy"}
         Who counts; the result is the same.
 
@@ -56,11 +70,13 @@ def count_frames(frames: NDArray[np.uint16], background: float, xray: float, *, 
     Raises
     ------
     ValueError
-        An argument has the wrong dtype, shape or memory layout, the engine is unknown, or a threshold is NaN.
+        An argument has the wrong dtype, shape or memory layout, the engine is unknown, a threshold is NaN, or the
+        corrections are refused by counting.Corrections.
     """
     checks.check_pixels("frames", frames)
     slots = np.arange(len(frames), dtype=np.int64).reshape(-1, 1)
-    return _count((frames,), slots, background, xray, engine)
+    corrections = Corrections(dark, gain, row_dark, optimized_mean)
+    return count_sectors((frames,), slots, background, xray, corrections=corrections, engine=engine)
 
 
 def count_sectors(
@@ -69,6 +85,7 @@ def count_sectors(
     background: float,
     xray: float,
     *,
+    corrections: Corrections = NO_CORRECTIONS,
     engine: str = "fast",
 ) -> Electrons:
     """Count the electrons of frames that lie apart as sector frames.
@@ -87,6 +104,9 @@ def count_sectors(
         Background threshold: a pixel at or below it is 0.
     xray : float, detector counts
         X-ray threshold: a pixel at or above it is 0.
+    corrections : Corrections
+        Applied to the pixels of the whole frame first. Give the same instance in each call: what is prepared for it is
+        kept.
     engine : {"fast", "stempy"}
         Who counts; the result is the same.
 
@@ -101,33 +121,25 @@ def count_sectors(
     ------
     ValueError
         An argument has the wrong dtype, shape or memory layout, a slot lies outside its sector's array, the engine is
-        unknown, or a threshold is NaN.
+        unknown, a threshold is NaN, or the corrections are not made for frames of this size.
     """
     checks.check_sectors(sectors)
     checks.check_slots(slots, sectors)
-    return _count(sectors, slots, background, xray, engine)
+    rows, width = len(sectors) * sectors[0].shape[1], sectors[0].shape[2]
+    checks.check_frame_size(rows, width)
+    checks.check_thresholds(background, xray)
+    corrections.check_frame(rows, width)
+    return _load_engine(engine)(sectors, slots, background, xray, corrections)
 
 
 def warm_up() -> None:
     """Compile the fast engine, or load it from numba's cache, so that the first frame does not wait for it.
 
-    Counts one tiny frame of one sector and one of four, which every later call shares its compiled code with.
+    Counts a tiny frame with and without corrections, which every later call shares its compiled code with.
     """
-    for sector_count in (1, 4):
-        sectors = (np.zeros((1, 1, 2), np.uint16),) * sector_count
-        count_sectors(sectors, np.zeros((1, sector_count), np.int64), background=0, xray=1000)
-
-
-def _count(
-    sectors: Sequence[NDArray[np.uint16]],
-    slots: NDArray[np.int64],
-    background: float,
-    xray: float,
-    engine: str,
-) -> Electrons:
-    checks.check_frame_size(rows=len(sectors) * sectors[0].shape[1], width=sectors[0].shape[2])
-    checks.check_thresholds(background, xray)
-    return _load_engine(engine)(sectors, slots, background, xray)
+    frames = np.zeros((1, 2, 2), np.uint16)
+    count_frames(frames, 0, 1000)
+    count_frames(frames, 0, 1000, row_dark="mean", optimized_mean=1)
 
 
 def _load_engine(name: str) -> _Engine:
