@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from tests.golden.values import COUNT_ENDS, MARKERS, RECORDS, encoded
+from tests.golden.values import CALIBRATIONS, COUNT_ENDS, MARKERS, RECORDS, encoded
 from tests.hostile_arrow import unreadable_arrow
 from tests.hostile_chunks import chunks_with_unreadable_payload, lie, sealed, unreadable_chunks
 from tests.hostile_json import HOSTILE_NAMES, INFINITY, MARKER_LIES, NAN, broken_json, lying_json
@@ -17,10 +17,12 @@ __all__ = [
     "chunks_with_unreadable_payload",
     "lie",
     "sealed",
+    "unreadable_calibrations",
     "unreadable_dead_letters",
     "unreadable_events",
     "unreadable_raw_messages",
     "unreadable_records",
+    "unreadable_references",
 ]
 
 Messages = dict[str, bytes]
@@ -141,4 +143,71 @@ def unreadable_dead_letters() -> Messages:
             "all ones": b"dlt1" + b"\xff" * 100,
         }
         | {name: message for name, message in encoded().items() if not name.startswith("dlt1")}
+    )
+
+
+def unreadable_references() -> Messages:
+    """For references, where a reference is expected."""
+    sound = encoded()["ref1_dark"]
+    head, pixels = sound[:132], sound[132:]
+
+    def pixel(at: int, value: float) -> bytes:
+        return head + pixels[: 4 * at] + struct.pack("<f", value) + pixels[4 * (at + 1) :]
+
+    def header(old: bytes, new: bytes) -> bytes:
+        changed = head.replace(old, new, 1)
+        assert changed != head
+        return changed.rstrip(b" \n").ljust(131) + b"\n" + pixels
+
+    return (
+        {f"cut after {cut} bytes": sound[:cut] for cut in (0, 1, 3, 4, 5, 10, 14, 100, 131, 132, 133, len(sound) - 1)}
+        | {f"pixel {at} is {value}": pixel(at, value) for at in (0, 331_775) for value in (NAN, INFINITY, -INFINITY)}
+        | {
+            "a byte too many": sound + b"\0",
+            "a row too many": sound + pixels[: 4 * 576],
+            "another id": b"xxx9" + sound[4:],
+            "another version": b"ref2" + sound[4:],
+            "no id": sound[4:],
+            "the id twice": sound[:4] + sound,
+            "all ones": head + b"\xff" * len(pixels),
+            "format 2.0": header(b"NUMPY\x01", b"NUMPY\x02"),
+            "big-endian": header(b"<f4", b">f4"),
+            "integers": header(b"<f4", b"<i4"),
+            "half as many float64": header(b"<f4", b"<f8"),
+            "pickled objects": header(b"<f4", b"|O"),
+            "Fortran order": header(b"False", b"True "),
+            "another shape": header(b"(576, 576)", b"(288, 1152)"),
+            "one axis": header(b"(576, 576)", b"(331776,)"),
+            "no header": head[:14] + b" " * 117 + b"\n" + pixels,
+            "a header of 64 KiB": head[:12] + b"\xff\xff" + head[14:] + pixels,
+        }
+        | {name: message for name, message in encoded().items() if not name.startswith("ref1")}
+    )
+
+
+def unreadable_calibrations() -> Messages:
+    """For references, where a calibration is expected."""
+    sound = CALIBRATIONS["cal1_fit"].encode()
+    # A calibration may be longer than other JSON.
+    broken = {name: message for name, message in broken_json(sound).items() if "huge blanks" not in name}
+    numbers = ("amplitude", "optimized_mean", "optimized_std", "background", "xray")
+    lies: dict[str, dict[str, Any]] = {
+        "ordinal -1": {"ordinal": -1},
+        "count -1": {"count": -1},
+        "frames -1": {"frames": -1},
+        "a first bin far away": {"first_bin": 2**31},
+        "half a first bin": {"first_bin": 0.5},
+        "a bin too many": {"histogram": [0] * 131_073},
+        "a negative bin": {"histogram": [1, -1]},
+        "half a pixel": {"histogram": [0.5]},
+        "a bin of 64 bits": {"histogram": [2**63]},
+        "a bin NaN": {"histogram": [NAN]},
+        "a histogram of rows": {"histogram": [[1, 2], [3, 4]]},
+    }
+    lies |= {f"{name} is {value}": {name: value} for name in numbers for value in (NAN, INFINITY, -INFINITY, None)}
+    return (
+        broken
+        | lying_json(sound, lies)
+        | {"more than 3 MiB": sound + b" " * 3 * 2**20, "blanks first": b" " + sound}
+        | {name: message for name, message in encoded().items() if not name.startswith("cal1")}
     )

@@ -41,6 +41,7 @@ def raw_topic(sector: int) -> str:
 
 RAW_TOPICS = tuple(raw_topic(sector) for sector in range(SECTORS))
 EVENTS = "events"
+REFERENCES = "references"
 SCANS = "scans"
 DEAD_LETTERS = "dead-letters"
 
@@ -70,6 +71,18 @@ TOPICS: tuple[Topic, ...] = (
             config={"segment.bytes": str(256 * MIB)},
         )
         for sector, name in enumerate(RAW_TOPICS)
+    ),
+    Topic(
+        name=REFERENCES,
+        holds="dark and gain references, and the histograms that automatic thresholds were found from",
+        schema_ids=("ref1", "cal1"),
+        key="SHA-256 of the reference, or calibration / scan ordinal / count",
+        partitions=1,
+        writers=("counter",),
+        readers=("counter", "sink"),
+        retention_ms=FOREVER,
+        max_message_bytes=4 * MIB,
+        config={"retention.bytes": "-1"},
     ),
     Topic(
         name=EVENTS,

@@ -165,7 +165,7 @@ def test_topics_create_makes_the_topics_of_the_registry_and_check_finds_them_ali
     assert spare.created.stdout.startswith("made: scans, raw.sector.0, ")
     assert spare.checked.code == 0, spare.checked.stdout
     raw = {f"raw.sector.{sector}": 3 for sector in range(4)}
-    assert spare.partitions == raw | {"scans": 1, "events": 3, "dead-letters": 1}
+    assert spare.partitions == raw | {"scans": 1, "references": 1, "events": 3, "dead-letters": 1}
 
 
 def test_a_service_names_the_topic_that_is_missing(spare: Spare, out: Path) -> None:

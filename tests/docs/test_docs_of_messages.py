@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from tests.docs.pages import DOCS, blocks, rows
 from tests.golden.values import golden
 from topics import chunk, scan_log
+from topics.calibration import Calibration
 from topics.dead_letter import Origin
 from topics.event import CountEnd, EventHeader, Events
 from topics.geometry import ScanGeometry
@@ -41,6 +42,7 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
     "events": (EventHeader, Events),
     "count-end": (CountEnd,),
     "scan-log": get_args(scan_log.LogRecord),
+    "calibration": (Calibration,),
     "dead-letter": (Origin,),
 }
 
@@ -77,6 +79,7 @@ def test_json_examples_of_messages_are_the_golden_files() -> None:
         "marker": [golden("mrk1_start"), golden("mrk1_resume"), golden("mrk1_end")],
         "events": [event_header],
         "count-end": [golden("evm1_end")],
+        "calibration": [golden("cal1_fit")],
         "scan-log": [
             golden(f"log1_{kind}")
             for kind in (
@@ -102,7 +105,9 @@ def test_json_examples_of_messages_are_the_golden_files() -> None:
     assert blocks(DOCS / "messages" / "events.md", "text") == ["\n".join(lines)]
 
 
-@pytest.mark.parametrize(("page", "name"), [("raw-chunk", "chk1_full"), ("dead-letter", "dlt1_chunk")])
+@pytest.mark.parametrize(
+    ("page", "name"), [("raw-chunk", "chk1_full"), ("dead-letter", "dlt1_chunk"), ("reference", "ref1_dark")]
+)
 def test_bytes_of_messages_are_the_golden_files(page: str, name: str) -> None:
     [dump] = blocks(DOCS / "messages" / f"{page}.md", "hex")
     shown = bytes.fromhex("".join(line[10:50] for line in dump.splitlines()))

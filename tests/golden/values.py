@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topics import chunk, dead_letter, event
+from topics import chunk, dead_letter, event, reference
+from topics.calibration import Calibration
 from topics.chunk import ChunkHeader
 from topics.codec import Codec, compress
 from topics.dead_letter import Origin
 from topics.event import CountEnd, EventHeader, Events
-from topics.geometry import FRAME_WIDTH, SECTOR_FRAME_BYTES, SECTOR_ROWS, ScanGeometry
+from topics.geometry import FRAME_HEIGHT, FRAME_WIDTH, SECTOR_FRAME_BYTES, SECTOR_ROWS, ScanGeometry
 from topics.marker import EndMarker, EndReason, Ledger, Marker, PartitionPublished, ResumeMarker, StartMarker
 from topics.scan_log import (
     Account,
@@ -105,6 +106,33 @@ CHUNKS = {
         ),
         _pixels(4),
     ),
+}
+
+
+def _reference() -> NDArray[np.float32]:
+    """(576, 576) float32, counts: nearly all pixels alike, others in the corners, not the same along y and x."""
+    pixels = np.full((FRAME_HEIGHT, FRAME_WIDTH), 20.25, np.float32)
+    pixels[0, :3] = 0.1, -1.5, 65_535
+    pixels[1, 0] = 2**-149  # the smallest number above 0
+    pixels[575, 574:] = 3.4e38, 1 / 3
+    return pixels
+
+
+REFERENCES = {"ref1_dark": _reference()}
+
+CALIBRATIONS = {
+    "cal1_fit": Calibration(
+        ordinal=17,
+        count=22,
+        frames=1200,
+        first_bin=-3,
+        histogram=[1, 0, 52_911, 2**40, 60_007, 3],
+        amplitude=398_131_002.5,
+        optimized_mean=0.25,
+        optimized_std=5.125,
+        background=20.75,
+        xray=2012.5,
+    )
 }
 
 END_MARKER = EndMarker(
@@ -242,7 +270,8 @@ def encoded() -> dict[str, bytes]:
     """Name (without .bin) and bytes of every value, as today's encoders write it."""
     return (
         {name: chunk.encode(value.header, compress(value.pixels)) for name, value in CHUNKS.items()}
-        | {name: message.encode() for name, message in (MARKERS | COUNT_ENDS | RECORDS).items()}
+        | {name: message.encode() for name, message in (MARKERS | COUNT_ENDS | RECORDS | CALIBRATIONS).items()}
+        | {name: reference.encode(pixels) for name, pixels in REFERENCES.items()}
         | {"evt1_electrons": event.encode(EVENTS), "dlt1_chunk": dead_letter.encode(*DEAD_LETTER)}
     )
 

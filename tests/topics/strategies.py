@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from topics.calibration import MAX_BINS, Calibration
 from topics.chunk import NO_FLOOR, ChunkHeader
 from topics.dead_letter import Origin
 from topics.event import CountEnd, EventHeader, Events
@@ -130,6 +132,26 @@ count_ends = st.builds(
     partition=counts,
     ends=st.lists(st.none() | end_markers, min_size=4, max_size=4),
 )
+
+_numbers = st.floats(allow_nan=False, allow_infinity=False)
+calibrations = st.builds(
+    Calibration,
+    ordinal=offsets,
+    count=offsets,
+    frames=counts,
+    first_bin=st.integers(-(2**31), 2**31 - 1),
+    histogram=st.lists(counts, max_size=50) | st.integers(0, MAX_BINS).map(lambda bins: [7] * bins),
+    **dict.fromkeys(("amplitude", "optimized_mean", "optimized_std", "background", "xray"), _numbers),
+)
+
+
+@st.composite
+def references(draw: st.DrawFn) -> NDArray[np.float32]:
+    """Finite pixels of any bit pattern."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    pixels = random.integers(0, 2**32, (FRAME_HEIGHT, FRAME_WIDTH), np.uint32).view(np.float32)
+    return np.nan_to_num(pixels, copy=False, nan=0.1, posinf=-0.0, neginf=1e-45)
+
 
 _lists_of_sectors = st.lists(sectors, min_size=1, max_size=4)
 _thresholds = st.floats(allow_nan=False, allow_infinity=False)

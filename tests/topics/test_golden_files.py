@@ -10,15 +10,25 @@ import pytest
 
 from tests.golden import values
 from tests.golden.make import make
-from tests.golden.values import CHUNKS, COUNT_ENDS, DEAD_LETTER, EVENTS, MARKERS, RECORDS, golden
-from topics import chunk, dead_letter, event, marker, raw, scan_log
+from tests.golden.values import (
+    CALIBRATIONS,
+    CHUNKS,
+    COUNT_ENDS,
+    DEAD_LETTER,
+    EVENTS,
+    MARKERS,
+    RECORDS,
+    REFERENCES,
+    golden,
+)
+from topics import calibration, chunk, dead_letter, event, marker, raw, reference, scan_log
 from topics.chunk import Chunk
 from topics.geometry import SECTOR_FRAME_BYTES
 from topics.json_message import JsonMessage
 from topics.marker import EndReason
 
-JSON: dict[str, JsonMessage] = {**MARKERS, **COUNT_ENDS, **RECORDS}
-DECODE_JSON = {"mrk1": marker.decode, "evm1": event.decode, "log1": scan_log.decode}
+JSON: dict[str, JsonMessage] = {**MARKERS, **COUNT_ENDS, **RECORDS, **CALIBRATIONS}
+DECODE_JSON = {"mrk1": marker.decode, "evm1": event.decode, "log1": scan_log.decode, "cal1": calibration.decode}
 
 
 def test_every_value_has_its_file_and_every_file_its_value() -> None:
@@ -69,6 +79,17 @@ def test_events_are_written_as_they_were() -> None:
     with pa.ipc.open_stream(golden("evt1_electrons")) as frozen, pa.ipc.open_stream(event.encode(EVENTS)) as now:
         assert now.schema.equals(frozen.schema, check_metadata=True)
         assert now.read_all().equals(frozen.read_all())
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_a_frozen_reference_is_read_as_the_pixels_it_was(name: str) -> None:
+    decoded = reference.decode(golden(name))
+    assert decoded.tobytes() == REFERENCES[name].tobytes()
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_a_reference_is_written_as_it_was(name: str) -> None:
+    assert reference.encode(REFERENCES[name]) == golden(name)
 
 
 def test_the_words_for_an_end_are_those_that_were_released() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests import hostile
 from tests.golden.values import encoded
 from tests.hostile_chunks import FIXED_BYTES
-from topics import dead_letter, event, raw, scan_log
+from topics import calibration, dead_letter, event, raw, reference, scan_log
 from topics.chunk import Chunk
 from topics.errors import DecodeError
 from topics.geometry import SECTOR_FRAME_BYTES
@@ -27,6 +27,8 @@ PAYLOADS = hostile.chunks_with_unreadable_payload()
 EVENTS = hostile.unreadable_events()
 RECORDS = hostile.unreadable_records()
 DEAD_LETTERS = hostile.unreadable_dead_letters()
+REFERENCES = hostile.unreadable_references()
+CALIBRATIONS = hostile.unreadable_calibrations()
 
 DECODERS: dict[str, Decoder] = {
     "chk1": raw.decode,
@@ -34,6 +36,8 @@ DECODERS: dict[str, Decoder] = {
     "evt1": event.decode,
     "evm1": event.decode,
     "log1": scan_log.decode,
+    "ref1": reference.decode,
+    "cal1": calibration.decode,
     "dlt1": dead_letter.decode,
 }
 SOUND = encoded()
@@ -82,6 +86,16 @@ def test_a_dead_letter_that_is_none_is_refused(name: str) -> None:
     assert_refused(dead_letter.decode, DEAD_LETTERS[name])
 
 
+@pytest.mark.parametrize("name", REFERENCES)
+def test_a_reference_that_is_none_is_refused(name: str) -> None:
+    assert_refused(reference.decode, REFERENCES[name])
+
+
+@pytest.mark.parametrize("name", CALIBRATIONS)
+def test_a_calibration_that_is_none_is_refused(name: str) -> None:
+    assert_refused(calibration.decode, CALIBRATIONS[name])
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_a_payload_that_lies_is_refused_when_it_is_opened(name: str) -> None:
@@ -100,7 +114,10 @@ def test_a_chunk_message_cut_anywhere_is_refused() -> None:
             raw.decode(message[:cut])
 
 
-@pytest.mark.parametrize("name", sorted(set(SOUND) - {"chk1_full", "chk1_incomplete", "dlt1_chunk", "evt1_electrons"}))
+BINARY = {"chk1_full", "chk1_incomplete", "dlt1_chunk", "evt1_electrons", "ref1_dark"}
+
+
+@pytest.mark.parametrize("name", sorted(set(SOUND) - BINARY))
 def test_a_json_message_cut_anywhere_is_refused(name: str) -> None:
     message = SOUND[name]
     for cut in range(len(message)):

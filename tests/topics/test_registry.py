@@ -7,12 +7,19 @@ from collections.abc import Callable
 import pytest
 
 from tests.golden.values import FOLDER, golden
-from topics import dead_letter, event, raw, registry, scan_log
+from topics import calibration, dead_letter, event, raw, reference, registry, scan_log
 from topics.errors import DecodeError
-from topics.registry import DEAD_LETTERS, EVENTS, RAW_TOPICS, SCANS, TOPICS, Topic
+from topics.registry import DEAD_LETTERS, EVENTS, RAW_TOPICS, REFERENCES, SCANS, TOPICS, Topic
+
+
+def decode_reference_or_calibration(message: bytes) -> object:
+    """Whoever reads ``references`` knows what lies at an offset; there is no common decoder."""
+    return reference.decode(message) if message[:4] == b"ref1" else calibration.decode(message)
+
 
 DECODERS: dict[str, Callable[[bytes], object]] = {
     SCANS: scan_log.decode,
+    REFERENCES: decode_reference_or_calibration,
     EVENTS: event.decode,
     DEAD_LETTERS: dead_letter.decode,
     **dict.fromkeys(RAW_TOPICS, raw.decode),
@@ -59,17 +66,19 @@ def test_no_golden_file_has_an_id_that_no_topic_knows() -> None:
 def test_raw_and_event_topics_share_the_number_of_partitions_and_the_others_have_one() -> None:
     assert {t.name: t.partitions for t in TOPICS} == {
         SCANS: 1,
+        REFERENCES: 1,
         DEAD_LETTERS: 1,
         EVENTS: "P",
         **dict.fromkeys(RAW_TOPICS, "P"),
     }
 
 
-def test_the_scan_log_is_kept_for_ever() -> None:
-    log = registry.topic(SCANS)
-    assert log.retention_ms == -1
-    assert log.config["retention.bytes"] == "-1"
-    assert "cleanup.policy" not in log.config
+@pytest.mark.parametrize("name", [SCANS, REFERENCES])
+def test_the_scan_log_and_what_it_points_at_are_kept_for_ever(name: str) -> None:
+    kept = registry.topic(name)
+    assert kept.retention_ms == -1
+    assert kept.config["retention.bytes"] == "-1"
+    assert "cleanup.policy" not in kept.config
 
 
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)
