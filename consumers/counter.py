@@ -9,8 +9,13 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.calibration import SampleReader, calibrate
 from consumers.counting_step import CountingStep
 from consumers.counts import Counts
 from consumers.rejoin import Joined, JoinedChunk, JoinedEnd, PartitionMerge
@@ -25,14 +30,15 @@ from service.kafka import (
     Producer,
     TopicPartition,
     consumer,
-    partition_bounds,
     poll_batch,
     raise_for,
+    start_of_group,
     transactional_producer,
 )
 from service.logs import get_logger
 from service.metrics import Metrics
 from service.process import CommonSettings, StopFlag, run_service
+from service.references import store_reference
 from service.scan_log import ScanLog
 from service.topic_admin import deployment_partitions
 from topics import event, raw
@@ -58,6 +64,7 @@ class CounterSettings:
 
     common: CommonSettings
     count: CountSettings
+    references: Sequence[NDArray[np.float32]] = ()  # those that ``count`` names
     slot: str = ""
 
 
@@ -71,8 +78,13 @@ class _Counter:
         self._metrics = metrics
         bootstrap = settings.common.bootstrap
         deployment_partitions(bootstrap)  # refuses topics that cannot be rejoined
-        self._step = CountingStep()
-        self._counts = Counts(ScanLog(bootstrap), settings.count)
+        self._bootstrap = bootstrap
+        log = ScanLog(bootstrap)
+        for pixels in settings.references:
+            store_reference(log, pixels)
+        self._counts = Counts(log, settings.count)
+        self._step = CountingStep(self._counts.fetch_reference)
+        self._samples: SampleReader | None = None  # while thresholds are being found
         slot = settings.slot or f"{platform.node()}-{os.getpid()}"
         self._producer: Producer = transactional_producer(bootstrap, f"counter-{slot}")
         self._consumer: Consumer = consumer(bootstrap, COUNTER_GROUP, **{"isolation.level": "read_uncommitted"})
@@ -91,12 +103,13 @@ class _Counter:
         try:
             while not stop:
                 self._metrics.health.beat()
-                for message in poll_batch(self._consumer, POLL_TIMEOUT_S, MESSAGES_A_POLL):
+                for message in poll_batch(self._consumer, 0 if self._samples else POLL_TIMEOUT_S, MESSAGES_A_POLL):
                     self._take_in(message)
                 for partition, merge in list(self._merges.items()):
-                    for joined in merge.pop():
+                    for joined in merge.pop(self._counts.is_settled):
                         self._emit(partition, joined)
                         self._commit_if_due()
+                self._find_thresholds()
                 self._pause_or_resume()
                 self._commit_if_due()
             self._commit()
@@ -112,16 +125,7 @@ class _Counter:
         for partition in {place.partition for place in committed}:
             states = [place.metadata for place in committed if place.partition == partition]
             self._merges[partition] = PartitionMerge.restored(states)
-        for place in committed:
-            low, high = partition_bounds(client, place.topic, place.partition)
-            if place.offset < 0:
-                place.offset = low
-            elif not low <= place.offset <= high:
-                raise FaultError(
-                    f"{place.topic}[{place.partition}]: uncounted messages from offset {place.offset} are gone, the "
-                    f"topic has {low} to {high}; to go on with those, delete the offsets of the group {COUNTER_GROUP}"
-                )
-        client.assign(committed)
+        client.assign([start_of_group(client, COUNTER_GROUP, place, "uncounted messages") for place in committed])
         self._metrics.health.set_ready(True)
         get_logger().info("partitions assigned", partitions=sorted(self._merges))
 
@@ -130,7 +134,36 @@ class _Counter:
         self._merges.clear()
         self._paused.clear()
         self._changed.clear()
+        self._leave_samples()
         self._metrics.health.set_ready(False, "no partitions assigned")
+
+    # Automatic thresholds.
+
+    def _find_thresholds(self) -> None:
+        """As the owner of partition 0, find the thresholds that the counters of all partitions wait for."""
+        merge = self._merges.get(0)
+        place = merge.next_place() if merge else None
+        count = self._counts.of_scan(place[0]) if place else None
+        if self._samples is not None and self._samples.count is not count:
+            self._leave_samples()  # the partition was taken away, or the count was abandoned
+        if place is None or count is None or count.thresholds is not None:
+            return
+        if self._samples is None:
+            scan = self._counts.scan(place[0])
+            assert scan is not None
+            corrections = self._step.corrections_of_samples(count)
+            self._samples = SampleReader(self._bootstrap, self._counts, scan, count, corrections)
+            get_logger().info("finding thresholds", ordinal=scan.ordinal, count=count.offset)
+        if self._samples.poll(POLL_TIMEOUT_S):
+            outcome = calibrate(self._bootstrap, self._counts, self._samples)
+            self._counts.settle(outcome)
+            self._leave_samples()
+            get_logger().info(outcome.kind, **outcome.model_dump(exclude={"schema_id", "kind"}))
+
+    def _leave_samples(self) -> None:
+        if self._samples is not None:
+            self._samples.close()
+            self._samples = None
 
     # Messages come in.
 
@@ -186,7 +219,7 @@ class _Counter:
             return
         match joined:
             case JoinedChunk():
-                events, damaged = self._step.count(joined, count.offset, count.name, count.settings)
+                events, damaged = self._step.count(joined, count)
                 for text in damaged:
                     self._metrics.errors.labels("decompression").inc()
                     get_logger().error("sector counts as missing", ordinal=joined.ordinal, reason=text)

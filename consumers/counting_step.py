@@ -1,27 +1,45 @@
-"""From a rejoined chunk to its events: decompress, find the complete frames, count them."""
+"""From a rejoined chunk to its events: decompress, find the complete frames, correct and count them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 import counting
+from consumers.chunk_pixels import Decompressor
 from consumers.rejoin import JoinedChunk
-from topics.errors import DecodeError
+from counting import Corrections
+from service.catalogue import Count
 from topics.event import EventHeader, Events
-from topics.geometry import FRAME_WIDTH, SECTOR_FRAME_BYTES, SECTOR_ROWS, SECTORS
-from topics.scan_log import CountSettings
+
+# References of so many counts are kept: replays and live scans may alternate.
+_CORRECTIONS_KEPT = 8
+
+FetchReference = Callable[[str], NDArray[np.float32]]
 
 
 class CountingStep:
-    """Counts chunk after chunk into the same buffers, one of decompressed pixels a sector."""
+    """Counts chunk after chunk into the same buffers. ``fetch_reference`` gets the reference of a SHA-256."""
 
-    def __init__(self) -> None:
-        self._pixels: list[NDArray[np.uint8]] = [np.empty(0, np.uint8) for _ in range(SECTORS)]
+    def __init__(self, fetch_reference: FetchReference) -> None:
+        self._decompressor = Decompressor()
+        self._fetch_reference = fetch_reference
+        self._corrections = lru_cache(_CORRECTIONS_KEPT)(self._load_corrections)
         counting.warm_up()
 
-    def count(self, chunk: JoinedChunk, count: int, name: str, settings: CountSettings) -> tuple[Events, list[str]]:
+    def count(self, chunk: JoinedChunk, count: Count) -> tuple[Events, list[str]]:
         """Count the electrons of a chunk's complete frames; an incomplete frame has no electrons and a mask.
+
+        Parameters
+        ----------
+        chunk
+            The chunk, as its four sectors were rejoined.
+        count
+            Its count, whose thresholds are known.
 
         Returns
         -------
@@ -29,49 +47,51 @@ class CountingStep:
             The electrons and masks of all frames of the chunk.
         damaged
             A line for each sector whose pixels could not be decompressed; it counts as missing.
+
+        Raises
+        ------
+        FaultError
+            A reference cannot be had.
         """
-        frames = chunk.geometry.frames_in_chunk(chunk.index)
-        sectors, present, damaged = self._decompress(chunk, frames)
-        complete = present.all(axis=0)
-        # Where a frame's sector frame lies among those the sector sent: frames that are missing were not sent.
-        slots = (np.cumsum(present, axis=1) - 1)[:, complete].T
+        assert count.thresholds is not None
+        pixels = self._decompressor.decompress(chunk)
         indices, of_complete = counting.count_sectors(
-            sectors, np.ascontiguousarray(slots), settings.background, settings.xray, engine=settings.engine
+            pixels.sectors,
+            pixels.slots,
+            *count.thresholds,
+            corrections=self._corrections(
+                count.settings.dark, count.settings.gain, count.settings.row_dark, count.optimized_mean
+            ),
+            engine=count.settings.engine,
         )
-        electrons = np.zeros(frames, np.int64)
-        electrons[complete] = np.diff(of_complete)
+        electrons = np.zeros(pixels.present.shape[1], np.int64)
+        electrons[pixels.complete] = np.diff(of_complete)
         header = EventHeader(
             ordinal=chunk.ordinal,
-            count=count,
-            count_name=name,
+            count=count.offset,
+            count_name=count.name,
             geometry=chunk.geometry,
             chunk_index=chunk.index,
             payload_bytes=[len(c.payload) if c else None for c in chunk.sectors],
             epochs=[c.header.epoch if c else None for c in chunk.sectors],
         )
-        missing = np.packbits(~present, axis=0, bitorder="little")[0]
-        return Events(header, indices, np.concatenate(([0], np.cumsum(electrons))), missing), damaged
+        missing = np.packbits(~pixels.present, axis=0, bitorder="little")[0]
+        return Events(header, indices, np.concatenate(([0], np.cumsum(electrons))), missing), pixels.damaged
 
-    def _decompress(
-        self, chunk: JoinedChunk, frames: int
-    ) -> tuple[list[NDArray[np.uint16]], NDArray[np.bool_], list[str]]:
-        """Pixels (n, 144, 576) of each sector, and which frames each has: (sectors, frames) bool."""
-        present = np.zeros((SECTORS, frames), bool)
-        pixels = [np.empty((0, SECTOR_ROWS, FRAME_WIDTH), np.uint16) for _ in range(SECTORS)]
-        damaged = []
-        for sector, part in enumerate(chunk.sectors):
-            if part is None:
-                continue
-            try:
-                pixels[sector] = part.sector_frames(self._buffer(sector, part.header.sector_frames))
-            except DecodeError as error:
-                damaged.append(f"chunk {chunk.index} of sector {sector}: {error}")
-                continue
-            present[sector] = part.header.present
-        return pixels, present, damaged
+    def corrections_of_samples(self, count: Count) -> Corrections:
+        """What is done to the frames that thresholds are found in: as in stempy all but row-dark, which needs them."""
+        return self._corrections(count.settings.dark, count.settings.gain, None, None)
 
-    def _buffer(self, sector: int, sector_frames: int) -> NDArray[np.uint8]:
-        needed = sector_frames * SECTOR_FRAME_BYTES
-        if len(self._pixels[sector]) < needed:
-            self._pixels[sector] = np.empty(needed, np.uint8)
-        return self._pixels[sector]
+    def _load_corrections(
+        self,
+        dark: str | None,
+        gain: str | None,
+        row_dark: Literal["mean", "median"] | None,
+        optimized_mean: float | None,
+    ) -> Corrections:
+        return Corrections(
+            dark=None if dark is None else self._fetch_reference(dark),
+            gain=None if gain is None else self._fetch_reference(gain),
+            row_dark=row_dark,
+            optimized_mean=optimized_mean,
+        )

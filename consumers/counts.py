@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.catalogue import Count, Scan
+from service.errors import FaultError
 from service.logs import get_logger
+from service.references import fetch_reference
 from service.scan_log import ScanLog
 from service.version import VERSION
 from topics.chunk import Chunk
 from topics.errors import DecodeError
 from topics.raw import RawMessage
-from topics.scan_log import LIVE, CountSettings, CountStarted
+from topics.scan_log import LIVE, CountAbandoned, CountSettings, CountStarted, ThresholdsFound
 
 
 class Counts:
@@ -32,7 +37,7 @@ class Counts:
         header = message.header if isinstance(message, Chunk) else message
         if header.sector != sector:
             raise DecodeError(f"a message of sector {header.sector} lies in the topic of sector {sector}")
-        scan = self._scan(header.ordinal)
+        scan = self.scan(header.ordinal)
         if scan is None:
             raise DecodeError(f"the scan log has no scan of ordinal {header.ordinal}")
         if header.geometry != scan.geometry:
@@ -49,7 +54,7 @@ class Counts:
         None when it is finished or abandoned: there is nothing to count.
         """
         self._log.poll()
-        scan = self._scan(ordinal)
+        scan = self.scan(ordinal)
         if scan is None or scan.abandoned:
             return None
         count = scan.counts.get(LIVE) or self._start(scan)
@@ -64,7 +69,29 @@ class Counts:
                 )
         return count if count is not None and count.running else None
 
-    def _scan(self, ordinal: int) -> Scan | None:
+    def is_settled(self, ordinal: int) -> bool:
+        """Whether a scan can be counted now, or never: False while its thresholds are not found."""
+        count = self.of_scan(ordinal)
+        return count is None or count.thresholds is not None
+
+    def last_thresholds(self, scan: Scan, count: Count) -> ThresholdsFound | None:
+        """The last thresholds that were found in the session of a scan with the settings of this count."""
+        return self._log.catch_up().last_thresholds(scan.session, count.settings)
+
+    def settle(self, outcome: ThresholdsFound | CountAbandoned) -> None:
+        """Say in the log which thresholds were found, or that none were."""
+        self._log.append(outcome)
+        self._log.catch_up()
+
+    def fetch_reference(self, sha256: str) -> NDArray[np.float32]:
+        """Get the reference of a SHA-256; FaultError if nobody stored it."""
+        offset = self._log.catch_up().references.get(sha256)
+        if offset is None:
+            raise FaultError(f"nobody stored the reference with the SHA-256 {sha256}: start a counter with its file")
+        return fetch_reference(self._log.bootstrap, sha256, offset)
+
+    def scan(self, ordinal: int) -> Scan | None:
+        """A scan of the log; None if it has none of that ordinal."""
         if ordinal not in self._log.catalogue.scans:
             self._log.catch_up()
         return self._log.catalogue.scans.get(ordinal)

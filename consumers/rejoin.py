@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -94,10 +94,15 @@ class PartitionMerge:
         """Pass over a message that could not be decoded: its chunk counts as lost once a later one comes."""
         self._streams[sector].next_offset = offset + 1
 
-    def pop(self) -> Iterator[Joined]:
-        """Yield what can be joined now, in order."""
-        while all(stream.waiting for stream in self._streams):
-            smallest = min(stream.waiting[0][1] for stream in self._streams)
+    def next_place(self) -> Position | None:
+        """Place of what can be joined next; None if a sector has to be waited for."""
+        if not all(stream.waiting for stream in self._streams):
+            return None
+        return min(stream.waiting[0][1] for stream in self._streams)
+
+    def pop(self, may_join: Callable[[int], bool] = lambda _: True) -> Iterator[Joined]:
+        """Yield what can be joined now, in order, up to a scan that may not be joined yet, by its ordinal."""
+        while (smallest := self.next_place()) is not None and may_join(smallest[0]):
             heads = tuple(self._take(stream, smallest) for stream in self._streams)
             self.position = smallest
             joined = _join(smallest, heads)

@@ -10,6 +10,7 @@ import numpy as np
 from service.catalogue import Count, Scan
 from service.counted_file import CountedFileWriter, Fields, publish_file
 from service.version import VERSION
+from topics.calibration import Calibration
 from topics.errors import DecodeError
 from topics.event import CountEnd, EventMessage, Events
 from topics.geometry import SECTORS
@@ -73,10 +74,15 @@ class ScanFile:
         """Whether the scan log still waits for this file."""
         return self._count.running
 
-    def finish(self, cluster_id: str) -> CountFinished:
+    @property
+    def calibration(self) -> int | None:
+        """Offset of the histogram that the thresholds were found from; None if they were given."""
+        return self._count.found.calibration if self._count.found else None
+
+    def finish(self, cluster_id: str, calibration: Calibration | None = None) -> CountFinished:
         """Complete the file, give it its final name, and say what is in it."""
         account = self._account()
-        self._writer.close(self._metadata(account, cluster_id))
+        self._writer.close({**self._metadata(account, cluster_id), **self._thresholds(calibration)})
         output = publish_file(self._writer.path, self._folder / f"{_stem(self._scan, self._count)}.h5")
         return CountFinished(
             ordinal=self._scan.ordinal,
@@ -130,9 +136,27 @@ class ScanFile:
             "frames_per_position": self._scan.geometry.frames_per_position,
             "verdict": account.verdict,
             "account": account.model_dump_json(),
-            "settings": self._count.settings.model_dump(),
+            "settings": self._settings(),
             "annotations": self._scan.annotations,
         }
+
+    def _settings(self) -> Fields:
+        """The settings with the thresholds that were applied, whether given or found."""
+        assert self._count.thresholds is not None
+        background, xray = self._count.thresholds
+        settings = self._count.settings.model_dump() | {"background": background, "xray": xray}
+        mean = self._count.optimized_mean
+        return settings | ({"optimized_mean": mean} if mean is not None else {})
+
+    def _thresholds(self, calibration: Calibration | None) -> Fields:
+        """How thresholds were found, with the histogram and the Gaussian fitted to it."""
+        found = self._count.found
+        if found is None or calibration is None:
+            return {}
+        fields = found.model_dump(exclude={"schema_id", "kind", "ordinal", "count", "calibration"})
+        histogram = np.array(calibration.histogram, np.int64)
+        fit = {"amplitude": calibration.amplitude, "first_bin": calibration.first_bin, "histogram": histogram}
+        return {"thresholds": fields | fit}
 
 
 def _stem(scan: Scan, count: Count) -> str:

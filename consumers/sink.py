@@ -24,14 +24,15 @@ from service.kafka import (
     Message,
     TopicPartition,
     consumer,
-    partition_bounds,
     poll_batch,
     producer,
     raise_for,
+    start_of_group,
 )
 from service.logs import get_logger
 from service.metrics import Metrics
 from service.process import CommonSettings, StopFlag, run_service
+from service.references import fetch_calibration
 from service.scan_log import ScanLog
 from service.topic_admin import cluster_id, deployment_partitions
 from topics import event
@@ -149,16 +150,9 @@ class _Sink:
         return client.committed(places, timeout=REQUEST_TIMEOUT_S)
 
     def _start_of(self, place: TopicPartition) -> TopicPartition:
-        low, high = partition_bounds(self._consumer, EVENTS, place.partition)
-        if place.offset < 0:
-            place.offset = low
-        elif not low <= place.offset <= high:
-            raise FaultError(
-                f"{EVENTS}[{place.partition}]: events from offset {place.offset} that are in no file yet are gone, the "
-                f"topic has {low} to {high}; to go on with what is there, delete the offsets of the group {SINK_GROUP}"
-            )
-        self._next_offsets[place.partition] = place.offset
-        return TopicPartition(EVENTS, place.partition, place.offset)
+        start = start_of_group(self._consumer, SINK_GROUP, place, "events that are in no file yet")
+        self._next_offsets[place.partition] = start.offset
+        return start
 
     def _remove_old_partials(self) -> None:
         for partial in self._settings.output.glob(f"*/.scan_*.{self._settings.slot}.partial"):
@@ -258,6 +252,8 @@ class _Sink:
             raise DecodeError(f"the scan log has no count {count_offset} named {name} of scan {ordinal}")
         if not count.running:
             return None
+        if count.thresholds is None:  # they were found before anything was counted
+            self._log.catch_up()
         get_logger().info("file begun", ordinal=ordinal, count=count_offset)
         return ScanFile(scan, count, self._settings.output, self._settings.slot)
 
@@ -272,7 +268,9 @@ class _Sink:
         """Complete the file, say so in the log, then let go of its events: in this order."""
         del self._files[end.count]
         self._done.add(end.count)
-        finished = scan_file.finish(self._cluster_id)
+        offset = scan_file.calibration
+        calibration = fetch_calibration(self._log.bootstrap, offset) if offset is not None else None
+        finished = scan_file.finish(self._cluster_id, calibration)
         self._log.append(finished)
         self._commit()
         self._finished.labels(finished.account.verdict).inc()

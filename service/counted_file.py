@@ -30,7 +30,7 @@ from topics.geometry import FRAME_HEIGHT, FRAME_WIDTH, ScanGeometry
 
 FORMAT_VERSION = 3  # stempy's
 _ANNOTATIONS = "metadata/stemstream/annotations"
-Value = str | int | float | bool
+Value = str | int | float | bool | NDArray[np.generic]
 Fields = Mapping[str, "Value | Fields"]
 
 
@@ -87,6 +87,8 @@ def _write_fields(group: h5py.Group, fields: Fields) -> None:
     for name, value in fields.items():
         if isinstance(value, Mapping):
             _write_fields(group.create_group(name), value)
+        elif isinstance(value, np.ndarray):
+            group.create_dataset(name, data=value)
         else:
             group.attrs[name] = value
 
@@ -168,6 +170,56 @@ class CountedEvents:
     frames_per_position: int
     frame_shape: tuple[int, int]
     label: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundThresholds:
+    """How a file's thresholds were found; all in detector counts but ``histogram`` and ``amplitude``, which are pixels.
+
+    ``histogram`` (bins,) int64: pixels of the sample frames in unit bins from ``first_bin`` on; the noise is fitted by
+    ``amplitude`` · exp(-(value - ``optimized_mean``)² / 2 ``optimized_std``²).
+    """
+
+    source: str
+    background: float
+    xray: float
+    frames: int
+    amplitude: float
+    optimized_mean: float
+    optimized_std: float
+    first_bin: int
+    histogram: NDArray[np.int64]
+    label: str
+
+
+def read_thresholds(path: Path) -> FoundThresholds | None:
+    """Read how the thresholds of a counted file were found; None if they were given, or it is none of ours.
+
+    Raises
+    ------
+    InputError
+        It cannot be opened.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            group = file.get("metadata/stemstream/thresholds")
+            if group is None:
+                return None
+            ours = file["metadata/stemstream"].attrs
+            return FoundThresholds(
+                source=str(group.attrs["source"]),
+                background=float(group.attrs["background"]),
+                xray=float(group.attrs["xray"]),
+                frames=int(group.attrs["frames"]),
+                amplitude=float(group.attrs["amplitude"]),
+                optimized_mean=float(group.attrs["optimized_mean"]),
+                optimized_std=float(group.attrs["optimized_std"]),
+                first_bin=int(group.attrs["first_bin"]),
+                histogram=group["histogram"][()],
+                label=f"{ours['session']}/{ours['number']}",
+            )
+    except OSError as error:
+        raise InputError(f"{path}: no counted file: {error}") from error
 
 
 def read_events(path: Path) -> CountedEvents:

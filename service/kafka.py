@@ -28,6 +28,7 @@ __all__ = [
     "poll_batch",
     "producer",
     "raise_for",
+    "start_of_group",
     "transactional_producer",
 ]
 
@@ -193,3 +194,24 @@ def partition_bounds(client: Consumer, topic: str, partition: int) -> tuple[int,
     """First offset that is there and the next one to be written; KafkaException if no answer comes in time."""
     low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_S)
     return int(low), int(high)
+
+
+def start_of_group(client: Consumer, group: str, committed: TopicPartition, what: str) -> TopicPartition:
+    """Where a group goes on in a partition: at its committed offset; without one at the oldest message.
+
+    ``what`` names the messages in the error.
+
+    Raises
+    ------
+    FaultError
+        The topic does not reach back to the committed offset any more, or not as far as it.
+    """
+    low, high = partition_bounds(client, committed.topic, committed.partition)
+    if committed.offset < 0:
+        return TopicPartition(committed.topic, committed.partition, low)
+    if not low <= committed.offset <= high:
+        raise FaultError(
+            f"{committed.topic}[{committed.partition}]: {what} from offset {committed.offset} are gone, the topic has "
+            f"{low} to {high}; to go on with what is there, delete the offsets of the group {group}"
+        )
+    return TopicPartition(committed.topic, committed.partition, committed.offset)

@@ -48,6 +48,7 @@ class RunSettings:
     source: str
     output: Path
     count: CountSettings
+    variables: dict[str, str]  # that say the same to the counters
     session: str | None = None  # None: the current one of services that are up, else the default one
     counters: int = 1
     bootstrap: str | None = None  # None: the embedded broker
@@ -63,6 +64,8 @@ class RunSummary:
     ordinal: int
     output: str
     verdict: str
+    background: float
+    xray: float
     frames_expected: int
     frames_complete: int
     frames_incomplete: int
@@ -286,10 +289,8 @@ def _abandon(log: ScanLog, scan: Scan) -> None:
 
 def _start_consumers(supervisor: Supervisor, settings: RunSettings, bootstrap: str) -> list[Child]:
     common = ["--bootstrap", bootstrap]
-    count = settings.count
-    thresholds = ["--background", repr(count.background), "--xray", repr(count.xray), "--engine", count.engine]
     consumers = [
-        supervisor.start("counter", index, ["count", *common, *thresholds, "--slot", str(index)])
+        supervisor.start("counter", index, ["count", *common, "--slot", str(index)], environment=settings.variables)
         for index in range(settings.counters)
     ]
     consumers.append(supervisor.start("sink", 0, ["sink", *common, "--output", str(settings.output.absolute())]))
@@ -325,8 +326,8 @@ def _wait_for_file(
         count: Count | None = scan.counts.get(LIVE) if scan else None
         if scan and count and count.finished:
             return scan, count.finished
-        if count and count.abandoned:
-            raise FaultError(f"the count was abandoned: {count.abandoned}")
+        if scan and count and count.abandoned and len(scan.ended) == SECTORS:  # so that it can be replayed as a whole
+            raise InputError(f"the scan was not counted: {count.abandoned}")
         if time.monotonic() >= next_report:
             look_around()
             next_report = time.monotonic() + REPORT_INTERVAL_S
@@ -350,6 +351,8 @@ def _progress(files: RawFiles, receiver: Child, consumers: list[Child]) -> Progr
 
 def _summary(scan: Scan, finished: CountFinished) -> RunSummary:
     account = finished.account
+    thresholds = scan.counts[finished.name].thresholds
+    assert thresholds is not None  # without them it would not be finished
     ledgers = [sector.ledger for sector in account.sectors if sector.ledger]
     first_ns = min((ledger.first_frame_ns for ledger in ledgers if ledger.first_frame_ns), default=finished.finished_ns)
     last_ns = max((ledger.last_published_ns for ledger in ledgers), default=finished.finished_ns)
@@ -359,6 +362,8 @@ def _summary(scan: Scan, finished: CountFinished) -> RunSummary:
         ordinal=scan.ordinal,
         output=finished.output,
         verdict=account.verdict,
+        background=thresholds[0],
+        xray=thresholds[1],
         frames_expected=account.frames_expected,
         frames_complete=account.frames_complete,
         frames_incomplete=account.frames_incomplete,

@@ -13,6 +13,7 @@ from producers.raw_files import RawFiles
 from service.catalogue import Scan
 from service.errors import FaultError, InputError
 from service.scan_log import ScanLog
+from stemstream.count_options import CountOptions, count_settings
 from stemstream.up_state import UpState
 from topics.geometry import SECTORS
 from topics.scan_log import LIVE, CountFinished, CountSettings
@@ -27,24 +28,24 @@ def check_same_settings(up: UpState, count: CountSettings, output: Path, session
     Raises
     ------
     InputError
-        A threshold, the engine, the output folder or the session differs.
+        A setting of the count, the output folder or the session differs.
     """
-    wanted: dict[str, tuple[Callable[[str], object], object]] = {
-        "STEMSTREAM_BACKGROUND": (float, count.background),
-        "STEMSTREAM_XRAY": (float, count.xray),
-        "STEMSTREAM_ENGINE": (str, count.engine),
-        "STEMSTREAM_OUTPUT": (Path, output.absolute()),
-    }
-    for name, (read, value) in wanted.items():
-        theirs = up.variables.get(name)
-        if theirs is not None and read(theirs) != value:
+    theirs = _said(count_settings(CountOptions.from_variables(up.variables))[0], up.variables.get("STEMSTREAM_OUTPUT"))
+    ours = _said(count, str(output.absolute()))
+    for name in {**theirs, **ours}:
+        if theirs.get(name) != ours.get(name):
             raise InputError(
-                f"services are up with {name}={theirs}, not {value}; run with theirs, or stop them: stemstream down"
+                f"services are up with {name} {theirs.get(name)}, not {ours.get(name)}; run with theirs, or stop them: "
+                "stemstream down"
             )
     if session is not None and session != current:
         raise InputError(
             f"the current session is {current}, not {session}; change it: stemstream session start {session}"
         )
+
+
+def _said(count: CountSettings, output: str | None) -> dict[str, object]:
+    return {**count.model_dump(), "output": output}
 
 
 def send_to_services(
@@ -54,6 +55,8 @@ def send_to_services(
 
     Raises
     ------
+    InputError
+        The count was abandoned: its thresholds could not be found.
     FaultError
         A receiver takes no frames, or the file does not come.
     """
@@ -68,8 +71,12 @@ def send_to_services(
         log.poll(0.05)
         for scan in log.catalogue.scans.values():
             count = scan.counts.get(LIVE)
-            if scan.ordinal >= begun_after and scan.number == files.scan_number and count and count.finished:
+            if scan.ordinal < begun_after or scan.number != files.scan_number or count is None:
+                continue
+            if count.finished:
                 return scan, count.finished
+            if count.abandoned:
+                raise InputError(f"the scan was not counted: {count.abandoned}")
     raise FaultError(
         f"no file of scan {files.scan_number} after {WAIT_AFTER_SENDING_S:.0f} s; see stemstream status and scans list"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,6 @@ from service.errors import InputError
 from service.home import home_dir
 from service.process import CommonSettings
 from stemstream import broker
-from topics.scan_log import CountSettings
 
 Bootstrap = Annotated[
     str | None,
@@ -25,17 +23,6 @@ MetricsPort = Annotated[
     ),
 ]
 LogLevel = Annotated[str, typer.Option(envvar="STEMSTREAM_LOG_LEVEL", help="debug, info, warning or error.")]
-Background = Annotated[
-    float | None,
-    typer.Option(envvar="STEMSTREAM_BACKGROUND", help="Background threshold: pixels at or below it are no electrons."),
-]
-Xray = Annotated[
-    float | None,
-    typer.Option(envvar="STEMSTREAM_XRAY", help="X-ray threshold: pixels at or above it are no electrons."),
-]
-Engine = Annotated[
-    str, typer.Option(envvar="STEMSTREAM_ENGINE", help="fast, or stempy: its own compiled code. Same electrons.")
-]
 Session = Annotated[
     str | None,
     typer.Option(metavar="NAME", envvar="STEMSTREAM_SESSION", help="Session that the scans are filed under."),
@@ -64,23 +51,6 @@ def embedded_bootstrap() -> str:
     if state is None:
         raise InputError("no broker: give --bootstrap HOST:PORT, or start the embedded one: stemstream broker start")
     return state.bootstrap
-
-
-def count_settings(background: float | None, xray: float | None, engine: str) -> CountSettings:
-    """Thresholds and engine of a count.
-
-    Raises
-    ------
-    InputError
-        A threshold is missing or is no number that could count anything, or the engine is unknown.
-    """
-    if background is None or xray is None:
-        raise InputError("no thresholds: give --background and --xray, in detector counts, for example 40 and 2000")
-    if not (math.isfinite(background) and math.isfinite(xray) and background < xray):
-        raise InputError(f"--background {background:g} and --xray {xray:g}: the first must be below the second")
-    if engine not in ("fast", "stempy"):
-        raise InputError(f"--engine {engine}: choose fast or stempy")
-    return CountSettings(background=background, xray=xray, engine=engine)
 
 
 def check_name(option: str, name: str) -> str:

@@ -16,15 +16,12 @@ from rich.progress import Progress as Bars
 
 from service.logs import configure_logs
 from stemstream.commands.options import (
-    Background,
     Bootstrap,
-    Engine,
     Output,
     Session,
-    Xray,
     check_name,
-    count_settings,
 )
+from stemstream.count_options import CountOptions, count_settings, takes_count_options
 
 if TYPE_CHECKING:
     from stemstream.run import Progress, RunSummary
@@ -32,13 +29,12 @@ if TYPE_CHECKING:
 INCOMPLETE_EXIT_CODE = 3
 
 
+@takes_count_options
 def run(
     *,
     source: Annotated[str, typer.Argument(help="Folder or glob of raw .data files of one scan, or sim:WxH.")],
     output: Output,
-    background: Background = None,
-    xray: Xray = None,
-    engine: Engine = "fast",
+    counting: CountOptions,
     counters: Annotated[
         int, typer.Option(min=1, max=64, envvar="STEMSTREAM_COUNTERS", help="Number of counter processes.")
     ] = 1,
@@ -55,20 +51,24 @@ def run(
     """
     from stemstream.pictures import write_pictures  # noqa: PLC0415  # the services start without what only run needs
     from stemstream.run import RunSettings, run_scan  # noqa: PLC0415
+    from stemstream.threshold_picture import write_threshold_picture  # noqa: PLC0415
 
     configure_logs("run", "error")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: what was started is stopped
     settings = RunSettings(
         source=source,
         output=output,
-        count=count_settings(background, xray, engine),
+        count=count_settings(counting)[0],
+        variables=counting.variables(),
         session=check_name("--session", session) if session else None,
         counters=counters,
         bootstrap=bootstrap,
     )
     with _bars() as (report, say):
         summary = run_scan(settings, report, say)
-    drawn = write_pictures(Path(summary.output)) if pictures else []
+    drawn = write_threshold_picture(Path(summary.output))
+    if pictures:
+        drawn += write_pictures(Path(summary.output))
     if json:
         typer.echo(json_module.dumps(summary.to_json() | {"pictures": [str(path) for path in drawn]}))
     else:
@@ -109,6 +109,7 @@ def _print_summary(summary: RunSummary, drawn: list[Path]) -> None:
     for name, value in (
         ("scan", f"{summary.scan} (ordinal {summary.ordinal}), {summary.verdict}"),
         ("frames", frames),
+        ("thresholds", f"background {summary.background:g}, x-ray {summary.xray:g} counts"),
         ("electrons", f"{summary.electrons} ({summary.electrons / max(summary.frames_complete, 1):.1f} a frame)"),
         ("raw data", f"{summary.raw_bytes / 1e9:.3f} GB, compressed {summary.compression_ratio:.2f} times"),
         ("speed", f"{summary.megabytes_per_second:.0f} MB/s, {summary.frames_per_second:.0f} frames/s"),

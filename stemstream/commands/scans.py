@@ -129,6 +129,8 @@ def _describe_count(scan: Scan, name: str) -> dict[str, Any]:
         "state": count.state,
         "settings": count.settings.model_dump(),
     }
+    if count.found:
+        described["thresholds"] = count.found.model_dump(exclude={"schema_id", "kind", "ordinal", "count"})
     if count.finished:
         account = count.finished.account.model_dump(exclude={"sectors"})
         return described | {"output": count.finished.output, **account}

@@ -12,17 +12,14 @@ from producers.feed_format import sector_addresses
 from producers.scan_shape import SizeFields
 from service.errors import InputError
 from stemstream.commands.options import (
-    Background,
     Bootstrap,
-    Engine,
     LogLevel,
     MetricsPort,
     Output,
-    Xray,
     check_name,
     common_settings,
-    count_settings,
 )
+from stemstream.count_options import CountOptions, count_settings, takes_count_options
 from topics.geometry import SECTORS
 
 
@@ -116,11 +113,10 @@ def receive(
     raise typer.Exit(run_receiver(settings))
 
 
+@takes_count_options
 def count(
     *,
-    background: Background = None,
-    xray: Xray = None,
-    engine: Engine = "fast",
+    counting: CountOptions,
     slot: Annotated[
         str, typer.Option(envvar="STEMSTREAM_SLOT", help="Names the counter's transactions; one slot, one counter.")
     ] = "",
@@ -131,9 +127,11 @@ def count(
     """Rejoin the sectors and count the electrons, as a member of the group of counters."""
     from consumers.counter import CounterSettings, run_counter  # noqa: PLC0415
 
+    wanted, references = count_settings(counting)
     settings = CounterSettings(
         common=common_settings(bootstrap, metrics_port, log_level),
-        count=count_settings(background, xray, engine),
+        count=wanted,
+        references=references,
         slot=check_name("--slot", slot) if slot else "",
     )
     raise typer.Exit(run_counter(settings))

@@ -13,19 +13,19 @@ import typer
 from service.errors import InputError
 from service.home import home_dir
 from service.logs import configure_logs
-from stemstream.commands.options import Background, Bootstrap, Engine, Output, Xray, check_name, count_settings
+from stemstream.commands.options import Bootstrap, Output, check_name
+from stemstream.count_options import CountOptions, count_settings, takes_count_options
 
 if TYPE_CHECKING:
     from stemstream.up_state import ServiceStatus, UpState
 
 
+@takes_count_options
 def up(
     *,
     output: Output,
     detach: Annotated[bool, typer.Option("--detach", help="Return when all services are ready; they go on.")] = False,
-    background: Background = None,
-    xray: Xray = None,
-    engine: Engine = "fast",
+    counting: CountOptions,
     counters: Annotated[
         int, typer.Option(min=1, max=64, envvar="STEMSTREAM_COUNTERS", help="Number of counter processes.")
     ] = 1,
@@ -67,13 +67,11 @@ def up(
     from stemstream.up import UpSettings, serve, serve_in_background  # noqa: PLC0415
 
     configure_logs("up", "warning")
-    count = count_settings(background, xray, engine)
+    count_settings(counting)  # refuses now what the counters would refuse
     variables = {
         "STEMSTREAM_OUTPUT": str(output.expanduser().absolute()),
-        "STEMSTREAM_BACKGROUND": repr(count.background),
-        "STEMSTREAM_XRAY": repr(count.xray),
-        "STEMSTREAM_ENGINE": count.engine,
         "STEMSTREAM_COUNTERS": str(counters),
+        **counting.variables(),
     }
     for name, option, address in (("STEMSTREAM_FROM", "--from", feed), ("STEMSTREAM_READY", "--ready", ready)):
         if address is not None:

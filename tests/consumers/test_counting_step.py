@@ -13,19 +13,23 @@ import counting
 from consumers.counting_step import CountingStep
 from consumers.rejoin import JoinedChunk
 from producers.simulator import Simulation
+from service.catalogue import Count
 from tests import hostile
-from tests.golden.values import GEOMETRY
+from tests.golden.values import GEOMETRY, RECORDS
 from topics import chunk, raw
 from topics.chunk import Chunk, ChunkHeader
 from topics.codec import compress
 from topics.event import Events
 from topics.geometry import ScanGeometry
 from topics.marker import PartitionPublished
-from topics.scan_log import CountSettings
+from topics.scan_log import AutoThreshold, CountSettings, ThresholdsFound
 
 FRAMES = 6  # of the only chunk
 SCAN = ScanGeometry(width=3, height=2, frames_per_chunk=FRAMES, partitions=1)
 SETTINGS = CountSettings(background=40, xray=2000)
+DARK = np.linspace(8, 16, 576 * 576, dtype=np.float32).reshape(576, 576)
+GAIN = np.linspace(0.5, 2, 576 * 576, dtype=np.float32).reshape(576, 576)
+REFERENCES = {"d" * 64: DARK, "f" * 64: GAIN}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def electrons(frames: NDArray[np.uint16]) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def step() -> CountingStep:
-    return CountingStep()
+    return CountingStep(REFERENCES.__getitem__)
 
 
 def sector_of(
@@ -89,7 +93,7 @@ def test_a_complete_chunk_is_counted_as_stempy_counts_its_frames(
     step: CountingStep, frames: NDArray[np.uint16], electrons: list[list[int]], engine: str
 ) -> None:
     settings = CountSettings.model_validate({"background": 40, "xray": 2000, "engine": engine})
-    events, damaged = step.count(joined(frames, np.ones((4, FRAMES), bool)), 22, "live", settings)
+    events, damaged = step.count(joined(frames, np.ones((4, FRAMES), bool)), Count(22, "live", settings))
     assert rows(events) == electrons
     assert events.missing_sectors.tolist() == [0] * FRAMES
     assert not damaged
@@ -101,7 +105,7 @@ def test_frames_with_all_sectors_are_counted_and_the_others_masked(
     step: CountingStep, frames: NDArray[np.uint16], electrons: list[list[int]], present: list[list[bool]]
 ) -> None:
     masks = np.array(present) | (np.arange(FRAMES) % 3 == 1)  # so that some frames are complete
-    events, damaged = step.count(joined(frames, masks), 22, "live", SETTINGS)
+    events, damaged = step.count(joined(frames, masks), Count(22, "live", SETTINGS))
     complete = masks.all(axis=0)
     assert rows(events) == [row if complete[f] else [] for f, row in enumerate(electrons)]
     assert events.missing_sectors.tolist() == mask(masks)
@@ -112,7 +116,7 @@ def test_frames_with_all_sectors_are_counted_and_the_others_masked(
 def test_without_a_sector_no_frame_is_counted(step: CountingStep, frames: NDArray[np.uint16], lost: int) -> None:
     present = np.ones((4, FRAMES), bool)
     present[lost] = False
-    events, damaged = step.count(joined(frames, present), 22, "live", SETTINGS)
+    events, damaged = step.count(joined(frames, present), Count(22, "live", SETTINGS))
     assert rows(events) == [[]] * FRAMES
     assert events.missing_sectors.tolist() == [1 << lost] * FRAMES
     assert not damaged
@@ -122,7 +126,7 @@ def test_the_header_says_what_was_counted_and_from_what(step: CountingStep, fram
     present = np.ones((4, FRAMES), bool)
     present[2] = False
     one = joined(frames, present)
-    header = step.count(one, 22, "again", SETTINGS)[0].header
+    header = step.count(one, Count(22, "again", SETTINGS))[0].header
     assert (header.ordinal, header.count, header.count_name, header.chunk_index) == (17, 22, "again", 0)
     assert header.geometry == SCAN
     assert header.epochs == [15, 16, None, 18]
@@ -131,7 +135,7 @@ def test_the_header_says_what_was_counted_and_from_what(step: CountingStep, fram
 
 def test_the_thresholds_are_those_of_the_count(step: CountingStep, frames: NDArray[np.uint16]) -> None:
     settings = CountSettings(background=100.5, xray=250)
-    events, _ = step.count(joined(frames, np.ones((4, FRAMES), bool)), 22, "live", settings)
+    events, _ = step.count(joined(frames, np.ones((4, FRAMES), bool)), Count(22, "live", settings))
     indices, offsets = counting.count_frames(frames, 100.5, 250)
     assert np.array_equal(events.indices, indices)
     assert np.array_equal(events.offsets, offsets)
@@ -145,21 +149,44 @@ def test_a_sector_that_cannot_be_decompressed_counts_as_missing(
     assert isinstance(lying, Chunk)
     present = np.array([True, True, True, False, True, True])
     others = [sector_of(frames, s, present, GEOMETRY) for s in (1, 2, 3)]
-    events, damaged = step.count(JoinedChunk(17, GEOMETRY, 3, (lying, *others)), 22, "live", SETTINGS)
+    events, damaged = step.count(JoinedChunk(17, GEOMETRY, 3, (lying, *others)), Count(22, "live", SETTINGS))
     assert rows(events) == [[]] * 6
     assert events.missing_sectors.tolist() == [1, 1, 1, 15, 1, 1]
     assert len(damaged) == 1
     assert damaged[0].startswith("chunk 3 of sector 0: ")
     # What it left in memory does no harm to the next chunk.
-    events, _ = step.count(joined(frames, np.ones((4, FRAMES), bool)), 22, "live", SETTINGS)
+    events, _ = step.count(joined(frames, np.ones((4, FRAMES), bool)), Count(22, "live", SETTINGS))
     assert rows(events) == electrons
 
 
 def test_a_smaller_chunk_after_a_larger_one_is_counted_from_its_own_pixels(
     step: CountingStep, frames: NDArray[np.uint16], electrons: list[list[int]]
 ) -> None:
-    step.count(joined(frames, np.ones((4, FRAMES), bool)), 22, "live", SETTINGS)
+    step.count(joined(frames, np.ones((4, FRAMES), bool)), Count(22, "live", SETTINGS))
     present = np.zeros((4, FRAMES), bool)
     present[:, 4] = True
-    events, _ = step.count(joined(frames, present), 22, "live", SETTINGS)
+    events, _ = step.count(joined(frames, present), Count(22, "live", SETTINGS))
     assert rows(events) == [[], [], [], [], electrons[4], []]
+
+
+def test_references_are_applied_as_stempy_applies_them(step: CountingStep, frames: NDArray[np.uint16]) -> None:
+    settings = CountSettings(background=20, xray=2000, dark="d" * 64, gain="f" * 64)
+    events, _ = step.count(joined(frames, np.ones((4, FRAMES), bool)), Count(22, "live", settings))
+    for i, frame in enumerate(frames):
+        expected = electron_count_frame(
+            frame, darkreference=DARK, gain=GAIN, background_threshold=20, xray_threshold=2000
+        ).data[0, 0]
+        assert events.indices[events.offsets[i] : events.offsets[i + 1]].tolist() == expected.tolist()
+    plain, _ = step.count(joined(frames, np.ones((4, FRAMES), bool)), Count(22, "live", SETTINGS))
+    assert plain.indices.tolist() != events.indices.tolist()
+
+
+def test_a_count_with_automatic_thresholds_uses_those_that_were_found(
+    step: CountingStep, frames: NDArray[np.uint16]
+) -> None:
+    fixed, _ = step.count(joined(frames, np.ones((4, FRAMES), bool)), Count(22, "live", SETTINGS))
+    found = RECORDS["log1_thresholds_found"].model_copy(update={"background": 40.0, "xray": 2000.0})
+    assert isinstance(found, ThresholdsFound)
+    automatic = Count(22, "live", CountSettings(auto_threshold=AutoThreshold()), found)
+    events, _ = step.count(joined(frames, np.ones((4, FRAMES), bool)), automatic)
+    assert events.indices.tolist() == fixed.indices.tolist()

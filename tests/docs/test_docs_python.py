@@ -12,10 +12,11 @@ import pytest
 from consumers.scan_file import ScanFile
 from service.catalogue import Count, Scan
 from tests.docs.pages import DOCS, PAGES, ROOT, blocks, rows
+from tests.golden.values import CALIBRATIONS, RECORDS
 from topics.event import CountEnd, EventHeader, Events
 from topics.geometry import ScanGeometry
 from topics.marker import EndMarker, EndReason, Ledger
-from topics.scan_log import CountSettings
+from topics.scan_log import AutoThreshold, CountSettings, ThresholdsFound
 
 RUNS = "<!-- runs -->\n"
 
@@ -24,9 +25,10 @@ RUNS = "<!-- runs -->\n"
 def counted_file(tmp_path: Path) -> Path:
     """``scan.h5`` of 24 x 12 positions, written as the sink writes it; sector 2 of the last frame is missing."""
     geometry = ScanGeometry(width=24, height=12, frames_per_chunk=288, partitions=1)
-    settings = CountSettings(background=40, xray=2000)
+    settings = CountSettings(auto_threshold=AutoThreshold(), dark="d" * 64, gain="f" * 64, row_dark="mean")
+    found = ThresholdsFound.model_validate(RECORDS["log1_thresholds_found"].model_dump() | {"ordinal": 1, "count": 2})
     scan = Scan(ordinal=1, session="default", number=1, feed="test", geometry=geometry, started_ms=0)
-    count = Count(offset=2, name="live", settings=settings)
+    count = Count(offset=2, name="live", settings=settings, found=found)
     scan_file = ScanFile(scan, count, tmp_path, "sink-0")
     header = EventHeader(
         ordinal=1, count=2, count_name="live", geometry=geometry, chunk_index=0, payload_bytes=[1] * 4, epochs=[0] * 4
@@ -43,7 +45,7 @@ def counted_file(tmp_path: Path) -> Path:
         for m in range(4)
     ]
     scan_file.end(CountEnd(ordinal=1, count=2, count_name="live", geometry=geometry, partition=0, ends=list(ends)))
-    return Path(scan_file.finish("cluster").output).rename(tmp_path / "scan.h5")
+    return Path(scan_file.finish("cluster", CALIBRATIONS["cal1_fit"]).output).rename(tmp_path / "scan.h5")
 
 
 SNIPPETS = [

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from consumers.counting_step import CountingStep
 from consumers.rejoin import JoinedChunk, JoinedEnd, PartitionMerge
@@ -127,6 +128,10 @@ def _publish(files: RawFiles, sector: int, geometry: ScanGeometry) -> list[list[
     return topic
 
 
+def _no_reference(sha256: str) -> NDArray[np.float32]:
+    raise AssertionError(sha256)
+
+
 def _count(
     sent: dict[Place, list[bytes]],
     partition: int,
@@ -135,7 +140,7 @@ def _count(
     refused: list[str],
 ) -> list[bytes]:
     """Event messages of a partition; the four sectors arrive in any order, as the counter takes them in."""
-    merge, step, made = PartitionMerge(), CountingStep(), []
+    merge, step, made = PartitionMerge(), CountingStep(_no_reference), []
     left = {sector: list(enumerate(sent[sector, partition])) for sector in range(SECTORS)}
     while any(left.values()):
         sector = int(random.choice([s for s in left if left[s]]))
@@ -150,7 +155,7 @@ def _count(
             refused += [refusal.value] if refusal else []
         for joined in merge.pop():
             if isinstance(joined, JoinedChunk):
-                events, damaged = step.count(joined, COUNT, "live", settings)
+                events, damaged = step.count(joined, Count(COUNT, "live", settings))
                 refused += damaged
                 made.append(event.encode(events))
             elif isinstance(joined, JoinedEnd):

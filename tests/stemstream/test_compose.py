@@ -7,6 +7,7 @@ import yaml
 
 from service.errors import InputError
 from stemstream.compose import COMPOSE_FILE, NATIVE, ServiceList, read_services, substitute
+from stemstream.count_options import CountOptions
 
 NEEDED = {"STEMSTREAM_BACKGROUND": "40", "STEMSTREAM_XRAY": "2000", "STEMSTREAM_OUTPUT": "/counted/here"}
 
@@ -96,10 +97,34 @@ def test_the_metrics_ports_of_the_services_are_different() -> None:
     assert len(set(ports)) == len(ports) == 66
 
 
-@pytest.mark.parametrize("missing", sorted(NEEDED))
-def test_a_variable_without_default_is_asked_for(missing: str) -> None:
-    with pytest.raises(InputError, match=f"{missing} is not set: set it to the"):
-        read_services(COMPOSE_FILE, {name: value for name, value in NEEDED.items() if name != missing})
+def test_a_variable_without_default_is_asked_for() -> None:
+    with pytest.raises(InputError, match="STEMSTREAM_OUTPUT is not set: set it to the"):
+        read_services(COMPOSE_FILE, {name: value for name, value in NEEDED.items() if name != "STEMSTREAM_OUTPUT"})
+
+
+def test_every_option_of_a_count_reaches_the_counter() -> None:
+    options = CountOptions(
+        auto_threshold=True,
+        threshold_samples=300,
+        threshold_blocks=7,
+        background_sigmas=4.25,
+        xray_sigmas=150.0,
+        dark=Path("/references/dark.npy"),
+        gain=Path("/references/gain.dm4"),
+        row_dark="median",
+        optimized_mean=12.5,
+        engine="stempy",
+    )
+    variables = options.variables() | {"STEMSTREAM_OUTPUT": "/counted/here"}
+    services = {service.name: service for service in read_services(COMPOSE_FILE, variables).native}
+    assert CountOptions.from_variables(services["counter"].environment) == options
+
+
+def test_fixed_thresholds_reach_the_counter_exactly() -> None:
+    options = CountOptions(background=0.1 + 0.2, xray=1e-7)
+    services = read_services(COMPOSE_FILE, options.variables() | {"STEMSTREAM_OUTPUT": "/counted/here"}).native
+    environment = next(service.environment for service in services if service.name == "counter")
+    assert CountOptions.from_variables(environment) == options
 
 
 def test_labels_replace_what_makes_sense_in_a_container_only(list_of: Path) -> None:
