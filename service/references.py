@@ -54,8 +54,8 @@ def read_reference(path: Path, kind: Literal["dark", "gain"]) -> NDArray[np.floa
     which h5py and ncempy give them, (y, x) as numpy has it: row 0 of the array is row 0 of the frame, nothing is turned
     round. (A .ser file has its bottom row first; ncempy turns it round, as TIA shows it.)
 
-    Pixels of another type are cast to float32 as stempy's ``_safe_cast`` does: if a pixel changes by it, the file is
-    refused.
+    Pixels of another type are rounded to float32, the type that stempy computes in. (stempy itself refuses a mean in
+    float64, as numpy gives it.)
 
     Returns
     -------
@@ -65,11 +65,7 @@ def read_reference(path: Path, kind: Literal["dark", "gain"]) -> NDArray[np.floa
     ------
     InputError
         The file is missing, cannot be read or has an unknown suffix; several datasets fit, or none; another shape, or a
-        stack of frames; pixels that are no real numbers, not finite, no float32, or, in a gain, not above 0.
-
-    References
-    ----------
-    OpenChemistry/stempy python/stempy/image/__init__.py, ``_safe_cast`` (stempy 3.6.0).
+        stack of frames; pixels that are no real numbers, not finite, beyond float32, or, in a gain, not above 0.
     """
     match = _FILE_AND_DATASET.fullmatch(str(path))
     file, dataset = (Path(match[1]), match[2]) if match else (path, None)
@@ -196,9 +192,6 @@ def _cast(values: NDArray[Any], kind: str) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         pixels = np.array(values, np.float32, order="C")
     _refuse(~np.isfinite(pixels), values, "beyond float32")
-    # In a type that holds all others, so that the comparison does not round, too.
-    changed = pixels.astype(np.longdouble) != values.astype(np.longdouble)
-    _refuse(changed, values, "which float32 cannot hold exactly; round it yourself: numpy's astype('float32')")
     if kind == "gain":
         _refuse(pixels <= 0, values, "expected a gain above 0; set bad pixels to 1")
     return pixels

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter
 
-from topics.errors import DecodeError
-from topics.json_message import Count, JsonMessage, Offset
+from topics.json_message import Count, JsonMessage, Offset, decode_json
 
 MAX_BINS: Final = 131_072  # two uint16 subtracted from each other are between -65,535 and 65,535
 MAX_CALIBRATION_BYTES: Final = 3 * 1024 * 1024  # what MAX_BINS numbers of 19 digits need, and more
-
-_BEGIN: Final = b'{"schema_id":"cal1"'  # the model's default for it is for those who write
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=0, lt=2**63)]
@@ -40,6 +37,9 @@ class Calibration(JsonMessage):
     xray: Number
 
 
+_ADAPTER = TypeAdapter(Calibration)
+
+
 def decode(message: bytes | None) -> Calibration:
     """Decode a calibration.
 
@@ -48,14 +48,5 @@ def decode(message: bytes | None) -> Calibration:
     DecodeError
         The bytes are no calibration of this version.
     """
-    message = message or b""
-    if len(message) > MAX_CALIBRATION_BYTES:
-        raise DecodeError(f"calibration of {len(message)} bytes; the limit is {MAX_CALIBRATION_BYTES}")
-    if not message.startswith(_BEGIN):
-        raise DecodeError("no calibration: the first field is not schema_id, cal1")
-    try:
-        return Calibration.model_validate_json(message)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "message"
-        raise DecodeError(f"no calibration: {where}: {first['msg']}") from error
+    found: Calibration = decode_json(_ADAPTER, message or b"", "calibration", MAX_CALIBRATION_BYTES)
+    return found

@@ -33,7 +33,7 @@ class JsonMessage(BaseModel):
         return self.model_dump_json().encode()
 
 
-def decode_json(adapter: TypeAdapter[Any], message: bytes, what: str) -> Any:  # noqa: ANN401
+def decode_json(adapter: TypeAdapter[Any], message: bytes, what: str, limit: int = MAX_JSON_BYTES) -> Any:  # noqa: ANN401
     """Validate JSON bytes.
 
     Raises
@@ -41,8 +41,8 @@ def decode_json(adapter: TypeAdapter[Any], message: bytes, what: str) -> Any:  #
     DecodeError
         Too long, no JSON, without id or with another one, or a field that is missing, unknown or out of range.
     """
-    if len(message) > MAX_JSON_BYTES:
-        raise DecodeError(f"{what} of {len(message)} bytes; the limit is {MAX_JSON_BYTES}")
+    if len(message) > limit:
+        raise DecodeError(f"{what} of {len(message)} bytes; the limit is {limit}")
     if not _STARTS_WITH_ID.match(message):  # the models' default is for those who write
         raise DecodeError(f"no {what}: the first field is not schema_id")
     try:
