@@ -23,19 +23,21 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import cKDTree
 
 import counting
-from counting import Corrections
+from counting import NO_CORRECTIONS, Corrections
 from counting.thresholds import Thresholds, ThresholdSamples
 from producers.simulator import Simulation, Truth
 from topics import codec
 from topics.geometry import FRAME_HEIGHT, FRAME_WIDTH, SECTOR_ROWS, SECTORS
 
 DENSITIES = (50, 100, 300, 600, 2000)  # electrons a frame
+USUAL = 300
 NOISES = (2, 5, 10)  # standard deviation of the read noise, counts
 WITHIN_PX = 1.5
 PILE_UP_PX = 3.0  # electrons that are closer leave charge in each other's 3 x 3 pixels
 DISK_Y, DISK_X, DISK_RADIUS_PX = 291, 283, 48  # the simulated central disk, with room for its shifts
 BACKGROUND_SIGMAS, XRAY_SIGMAS, SAMPLES = 4.5, 175, 1200  # defaults of --auto-threshold
-OFFSETS = (12, 100, 128)  # counts that a pixel shows without beam and noise
+DETAILED = "dark"  # what is corrected when all densities are measured; else only the usual one is
+OFFSETS = (12, 80, 128)  # counts that a pixel shows without beam and noise
 DARK_FRAMES = 400
 SCAN_WIDTH = 40
 BATCH = 60  # frames at once
@@ -55,7 +57,8 @@ class Measured:
 
     electrons: float
     noise_counts: float
-    dark_reference: bool
+    corrected: str
+    """``none``, ``dark`` or ``dark, gain`` (a gain of 1: pixels are floating-point numbers then)."""
     background: float
     xray: float
     recall: float
@@ -85,36 +88,37 @@ def batches(simulation: Simulation) -> Iterator[tuple[NDArray[np.uint16], Truth]
         yield simulation.frames(first, count, out=memory[:count])
 
 
-def dark_reference(noise: float) -> NDArray[np.float32]:
-    """Average frames without beam, of the same detector."""
+def corrections(noise: float) -> dict[str, Corrections]:
+    """Make the dark reference of the simulated detector from frames without beam, and ways to correct with it."""
     simulation = Simulation(SCAN_WIDTH, DARK_FRAMES // SCAN_WIDTH, electrons=0, noise_counts=noise, xrays=0)
     total = sum(pixels.sum(axis=0, dtype=np.int64) for pixels, _ in batches(simulation))
-    return np.asarray(total / simulation.frame_count, np.float32)
+    dark = np.asarray(total / simulation.frame_count, np.float32)
+    return {"none": NO_CORRECTIONS, "dark": Corrections(dark), "dark, gain": Corrections(dark, np.ones_like(dark))}
 
 
-def find_thresholds(simulation: Simulation, dark: NDArray[np.float32] | None) -> Thresholds:
+def find_thresholds(simulation: Simulation, how: Corrections) -> Thresholds:
     """Find thresholds as --auto-threshold does: from the first 1200 frames of the scan."""
-    samples = ThresholdSamples(Corrections(dark=dark))
+    samples = ThresholdSamples(how)
     for pixels, _ in islice(batches(simulation), SAMPLES // BATCH):
         samples.add((pixels,), np.arange(len(pixels))[:, np.newaxis])
     return samples.find(BACKGROUND_SIGMAS, XRAY_SIGMAS)
 
 
-def measure(electrons: float, noise: float, frames: int, dark: NDArray[np.float32] | None) -> Measured:
+def measure(electrons: float, noise: float, frames: int, corrected: str, how: Corrections) -> Measured:
     """Count a scan, and compare with its truth."""
     simulation = Simulation(SCAN_WIDTH, frames // SCAN_WIDTH, electrons=electrons, noise_counts=noise)
-    thresholds = find_thresholds(simulation, dark)
+    thresholds = find_thresholds(simulation, how)
     parts = []
     for pixels, truth in batches(simulation):
-        counted = counting.count_frames(pixels, thresholds.background, thresholds.xray, dark=dark)
-        parts.append(compare(pixels, truth, counted, thresholds, dark))
+        counted = counting.count_frames(pixels, thresholds.background, thresholds.xray, dark=how.dark, gain=how.gain)
+        parts.append(compare(pixels, truth, counted, thresholds, how))
     sums = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     recall, recall_error = ratio(sums["found"], sums["true"])
     precision, precision_error = ratio(sums["found"], sums["counted"])
     return Measured(
         electrons=electrons,
         noise_counts=noise,
-        dark_reference=dark is not None,
+        corrected=corrected,
         background=thresholds.background,
         xray=thresholds.xray,
         recall=recall,
@@ -142,7 +146,7 @@ def compare(
     truth: Truth,
     counted: counting.Electrons,
     thresholds: Thresholds,
-    dark: NDArray[np.float32] | None,
+    how: Corrections,
 ) -> dict[str, NDArray[np.int64]]:
     """Pair counted and true electrons of a batch; all results are numbers by frame."""
     indices, offsets = counted
@@ -158,7 +162,7 @@ def compare(
         "true_outside": ~in_disk,
         "found_outside": found & ~in_disk,
     }
-    flags |= why_missed(pixels, truth, found, true_tree, (thresholds, dark))
+    flags |= why_missed(pixels, truth, found, true_tree, (thresholds, how))
     xray_frame = frame_numbers(truth.xray_offsets)
     xrays_counted = np.isin(
         (xray_frame * FRAME_HEIGHT + truth.xray_y) * FRAME_WIDTH + truth.xray_x,
@@ -190,19 +194,19 @@ def why_missed(
     truth: Truth,
     found: Flags,
     true_tree: cKDTree,
-    how: tuple[Thresholds, NDArray[np.float32] | None],
+    counted_with: tuple[Thresholds, Corrections],
 ) -> dict[str, Flags]:
     """Sort the true electrons that were not counted by the reason."""
-    thresholds, dark = how
+    thresholds, how = counted_with
     nearest, _ = true_tree.query(true_tree.data, k=[2])
     piled_up = ~found & (nearest[:, 0] < PILE_UP_PX)
     alone = np.flatnonzero(~found & ~piled_up)
     step = np.arange(-1, 2)
     y = np.rint(truth.y[alone]).astype(int).clip(1, FRAME_HEIGHT - 2)[:, np.newaxis, np.newaxis] + step[:, np.newaxis]
     x = np.rint(truth.x[alone]).astype(int).clip(1, FRAME_WIDTH - 2)[:, np.newaxis, np.newaxis] + step
-    around = pixels[frame_numbers(truth.offsets)[alone][:, np.newaxis, np.newaxis], y, x].astype(int)
-    if dark is not None:
-        around -= dark[y, x].astype(int)
+    around = pixels[frame_numbers(truth.offsets)[alone][:, np.newaxis, np.newaxis], y, x].astype(np.float32)
+    if how.dark is not None:
+        around -= np.trunc(how.dark[y, x]) if how.inverse_gain is None else how.dark[y, x]
     second, brightest = np.sort(around.reshape(-1, 9), axis=1)[:, -2:].T
     reasons = {
         "missed_faint": brightest <= thresholds.background,
@@ -232,7 +236,9 @@ def compression_ratio(electrons: float, noise: float, offset: float) -> float:
 
 def print_tables(measured: list[Measured], compression: list[dict[str, float]]) -> None:
     print("Recall and precision with their standard errors; thresholds in detector counts")
-    print("electrons  noise  dark  background  x-ray  recall           in disk  outside  precision      false/frame")
+    print(
+        "electrons  noise  corrected   background  x-ray  recall           in disk  outside  precision      false/frame"
+    )
     for row in measured:
         print(
             f"{name_of(row)}{row.background:12.2f}{row.xray:7.0f}{row.recall:8.2%} ± {row.recall_error:.2%}"
@@ -240,7 +246,7 @@ def print_tables(measured: list[Measured], compression: list[dict[str, float]]) 
             f"{row.false_per_frame:9.2f}"
         )
     print("\nTrue electrons that were not counted, by reason, as parts of all; x-rays counted as electrons")
-    print("electrons  noise  dark  another within 3 px  faint  x-ray  plateau  otherwise  x-rays")
+    print("electrons  noise  corrected   another within 3 px  faint  x-ray  plateau  otherwise  x-rays")
     for row in measured:
         print(
             f"{name_of(row)}{row.missed_piled_up:21.2%}{row.missed_faint:7.2%}{row.missed_xray:7.2%}"
@@ -254,14 +260,16 @@ def print_tables(measured: list[Measured], compression: list[dict[str, float]]) 
 
 
 def name_of(row: Measured) -> str:
-    return f"{row.electrons:9.0f}{row.noise_counts:7.0f}{'yes' if row.dark_reference else 'no':>6}"
+    return f"{row.electrons:9.0f}{row.noise_counts:7.0f}  {row.corrected:10}"
 
 
 def draw(measured: list[Measured], path: Path) -> None:
     """Draw recall and precision with a dark reference against electrons a frame, as a PNG file of few colours."""
     figure = Figure(figsize=(10, 4.3), layout="constrained")
     recall, precision = figure.subplots(1, 2)
-    lines = {noise: [row for row in measured if row.noise_counts == noise and row.dark_reference] for noise in NOISES}
+    lines = {
+        noise: [row for row in measured if row.noise_counts == noise and row.corrected == DETAILED] for noise in NOISES
+    }
     draw_recall(recall, lines)
     draw_precision(precision, lines)
     for axes in (recall, precision):
@@ -333,12 +341,12 @@ def main() -> int:
     if options.frames < SCAN_WIDTH or options.frames % SCAN_WIDTH:
         parser.error(f"--frames: expected a multiple of {SCAN_WIDTH}, got {options.frames}")
     measured = [
-        measure(electrons, noise, options.frames, dark)
+        measure(electrons, noise, options.frames, corrected, how)
         for noise in NOISES
-        for dark in (dark_reference(noise), None)
-        for electrons in DENSITIES
+        for corrected, how in corrections(noise).items()
+        for electrons in (DENSITIES if corrected == DETAILED else (USUAL,))
     ]
-    at = [(electrons, OFFSETS[0]) for electrons in DENSITIES] + [(300, offset) for offset in OFFSETS[1:]]
+    at = [(electrons, OFFSETS[0]) for electrons in DENSITIES] + [(USUAL, offset) for offset in OFFSETS[1:]]
     compression = [
         {
             "electrons": electrons,
