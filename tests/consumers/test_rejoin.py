@@ -343,3 +343,15 @@ def test_of_the_states_beside_the_offsets_the_newest_counts() -> None:
     assert (restored.position, restored.epochs) == ((7, 9), [5, 2, 0, 0])
     fresh = PartitionMerge.restored([None, "", None, None])
     assert (fresh.position, fresh.epochs) == ((-1, -1), [-1] * 4)
+
+
+def test_a_scan_that_may_not_be_joined_yet_waits_with_all_that_follows() -> None:
+    merge = PartitionMerge()
+    for sector in range(4):
+        for message in stream(sector, "5 start, 5/1, 5 end, 9 start, 9/1, 9 end"):
+            push(merge, sector, message)
+    assert shown(merge.pop(lambda ordinal: ordinal < 9)) == ["5/1 0123", "5 end 0123"]
+    assert merge.next_place() == (9, START)
+    assert list(merge.pop(lambda ordinal: ordinal < 9)) == []
+    assert shown(merge.pop()) == ["9/1 0123", "9 end 0123"]
+    assert merge.next_place() is None
