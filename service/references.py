@@ -44,6 +44,7 @@ _SUFFIXES: Final = (".npy", *_HDF5, ".dm3", ".dm4", ".ser", ".mrc")
 _FILE_AND_DATASET: Final = re.compile(r"(.+\.(?:h5|hdf5|emd)):(/.+)", re.IGNORECASE)
 _MRC_MODES: Final = (0, 1, 2, 6)  # int8, int16, float32, uint16; of others ncempy makes float64 without a word
 _LISTED: Final = 10
+_PIXEL_MAX: Final = 65_535
 
 
 def read_reference(path: Path, kind: Literal["dark", "gain"]) -> NDArray[np.float32]:
@@ -194,6 +195,10 @@ def _cast(values: NDArray[Any], kind: str) -> NDArray[np.float32]:
     _refuse(~np.isfinite(pixels), values, "beyond float32")
     if kind == "gain":
         _refuse(pixels <= 0, values, "expected a gain above 0; set bad pixels to 1")
+        with np.errstate(over="ignore"):
+            _refuse(~np.isfinite(1 / pixels), values, "1 by it is beyond float32; set bad pixels to 1")
+    else:
+        _refuse(np.abs(pixels) > _PIXEL_MAX, values, f"expected at most {_PIXEL_MAX} counts, as a pixel holds")
     return pixels
 
 

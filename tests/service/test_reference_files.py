@@ -363,3 +363,15 @@ def test_another_reference_is_stored_beside_it(produced: list[tuple[str, bytes]]
     hashes = [store_reference(log, pixels_of() + shift) for shift in (0, 1, 0)]  # type: ignore[arg-type]
     assert [key for key, _ in produced] == hashes[:2]
     assert log.catalogue.references == {hashes[0]: 100, hashes[1]: 101}
+
+
+def test_a_dark_that_no_pixel_could_hold_is_refused(tmp_path: Path) -> None:
+    pixels = np.zeros((576, 576), np.float32)
+    pixels[3, 4] = -65_536
+    assert refusal(written(tmp_path, pixels)).startswith("pixel y 3, x 4 is -65536.0, expected at most 65535 counts")
+
+
+def test_a_gain_that_cannot_be_inverted_is_refused(tmp_path: Path) -> None:
+    pixels = np.ones((576, 576), np.float32)
+    pixels[3, 4] = 1e-42
+    assert "1 by it is beyond float32" in refusal(written(tmp_path, pixels), "gain")
