@@ -37,6 +37,7 @@ _COMPRESSION = {
     "filters": [blosc2.Filter.BITSHUFFLE],
     "filters_meta": [0],
     "typesize": 2,
+    "blocksize": 1 << 17,  # of Blosc2's own, smaller ones decompression takes half as long again (docs/performance.md)
     "nthreads": 1,
 }
 
