@@ -20,7 +20,7 @@ DEMO_OUTPUT := demo-output
 
 .PHONY: help
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(COMPILED) $(CLASSES)  ## Make everything ready to run: packages in .venv, the broker's jars, compiled counting
@@ -41,8 +41,12 @@ lint: setup  ## Check style, types, and who imports whom
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: setup  ## Measure: counting against stempy and memory speed, side by side
-	$(BIN)/python -m benchmarks.counting
+bench: setup  ## Measure all, side by side with stempy: an hour (single ones: make bench ARGS="--only stages")
+	$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: setup  ## The same on small scans, most of it once, in minutes: shows that all of it works
+	$(BIN)/python -m benchmarks --quick $(ARGS)
 
 MINUTES := 10
 .PHONY: soak
