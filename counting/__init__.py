@@ -135,11 +135,14 @@ def count_sectors(
 def warm_up() -> None:
     """Compile the fast engine, or load it from numba's cache, so that the first frame does not wait for it.
 
-    Counts a tiny frame with and without corrections, which every later call shares its compiled code with.
+    Counts a tiny frame in each way there is, and takes it as a sample; all later calls share the compiled code.
     """
     frames = np.zeros((1, 2, 2), np.uint16)
     count_frames(frames, 0, 1000)
     count_frames(frames, 0, 1000, row_dark="mean", optimized_mean=1)
+    from counting.thresholds import ThresholdSamples  # noqa: PLC0415
+
+    ThresholdSamples(NO_CORRECTIONS).add((frames,), np.zeros((1, 1), np.int64))
 
 
 def _load_engine(name: str) -> _Engine:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 PIXEL_MAX = 65_535
 ROW_DARK_STATISTICS = ("mean", "median")
+WRAPPING_XRAY = 60_000.0  # up to here the x-ray threshold hides what wraps round below 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +17,8 @@ class Corrections:
 
     ======================  ==========================================================================================
     dark                    uint16: raw - dark without its fraction. It wraps round below 0, which the x-ray threshold
-                            hides; above an x-ray threshold of 60,000, negative is 0 instead and nothing wraps
+                            hides; above an x-ray threshold of 60,000, negative is 0 instead and nothing wraps (the
+                            stempy engine wraps there, too)
     gain                    float32: raw · 1/gain
     dark and gain           float32: (raw - dark) · 1/gain, with the dark's fraction
     row dark                uint16: each half row times optimized mean / (mean or median of that raw half row), cut off

@@ -1,18 +1,33 @@
 """The fast engine: strict maxima by a numba kernel that reads frames or sector frames in place.
 
-A row is read 64 pixels at a time: one vector comparison gives a bit mask of the pixels above the background. Most masks
-are 0, which makes the speed nearly that of reading the memory; only the pixels in the mask are compared with their
-neighbours.
+Electrons are rare, so a frame is searched in three steps, a few rows at a time:
+
+1. One vector comparison tells of 64 pixels which are *candidates*: within the thresholds.
+2. Groups of 16 pixels with a candidate are listed. Up to here no branch depends on pixels: a wrong guess of the
+   processor costs more than the work that a branch would save.
+3. Each group is compared with its neighbours, 16 pixels at once.
+
+A shift makes thresholds and dark reference part of the comparisons. A pixel survives if ``lowest <= raw - dark <=
+highest``, in uint16 arithmetic that wraps round. Let ``shifted = raw - dark - (highest + 1)``, wrapping round as well:
+values from 0 to ``highest`` become the greatest of all numbers, in their order, and all others lie below them. So
+``shifted >= least`` says that a pixel survives, and such a pixel is an electron if its shifted value exceeds those of
+its neighbours.
+
+With gain, values are float32, but they still grow with the raw value. So step 1 is the same, with a shift for each
+pixel that lets all pixels through which may survive; then each candidate and its neighbours are corrected.
 
 The kernel knows pixels by address. So one compiled kernel serves any number of sectors, arrays that are read-only (to
 numba those are another type) and arrays at odd addresses (a payload behind a message header), and nothing is copied.
-Everything that is compiled stays in this file, as numba's cache only notices changes of the kernel's own file.
+All that the kernel calls stays in this file, as numba's cache only notices changes of the kernel's own file.
 """
 
+# ruff: noqa: PLR0917 - a kernel has no objects that could hold its arrays together
+
+import functools
 import math
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -20,18 +35,31 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from counting.corrections import ROW_DARK_STATISTICS, Corrections
+from counting import correcting
+from counting.corrections import PIXEL_MAX, WRAPPING_XRAY, Corrections
 
 PIXEL_BYTES = 2
-PIXEL_MAX = 65_535
+FLOAT_BYTES = 4
 STRETCH_PX = 64  # the bits of a uint64 mask; 576 = 9 * 64
+GROUP_PX = 16  # the uint16 of an AVX2 register
+WINDOW_PX = 4  # the 3 pixels side by side, and one more to make a vector
+BLOCK_ROWS = 8  # few enough that what step 1 read is still in the first-level cache in step 3
+PREFETCH_BYTES = 2048  # the processor by itself does not read ahead beyond a page of memory
+CACHE_LINE_BYTES = 64
 BUFFER_INDICES = 1 << 18  # 1 MiB: a chunk of frames seldom needs more, and it stays in the second-level cache
-
-WRAPPING_XRAY = 60_000.0
-NOTHING = np.empty((0, 0), np.float32)  # the reference that is not given
-NOTHING.flags.writeable = False  # as those that are: to numba a writable array is another type
+WITHOUT_GAIN = np.empty((0, 0, 0), np.float32)
 
 _thread = threading.local()
+
+
+class _Plan(NamedTuple):
+    """What depends only on corrections, thresholds and the size of the frame."""
+
+    shift_rows: NDArray[np.int64]  # (height + 2,) addresses of rows of uint16; the first and the last row are zeros
+    least: np.uint16  # what the shifted value of a candidate reaches
+    references: NDArray[np.float32]  # (height + 2, 2, width): dark and 1 / gain, zeros around them; or WITHOUT_GAIN
+    limits: tuple[np.float32, np.float32]  # with gain: a value between them survives
+    kept: tuple[NDArray[np.uint16], ...]  # the arrays that shift_rows points into
 
 
 def count(
@@ -61,33 +89,25 @@ def count(
     offsets : (n + 1,) int64
         Where each frame's electrons begin and end in ``indices``.
     """
+    if corrections.row_dark is not None or (corrections.gain is not None and background < 0):
+        return correcting.count(sectors, slots, background, xray, corrections)
     n, sector_count = slots.shape
     _, rows, width = sectors[0].shape
     offsets = np.zeros(n + 1, np.int64)
-    starts = np.array([sector.ctypes.data for sector in sectors], np.int64)
-    addresses = starts + slots * (rows * width * PIXEL_BYTES)
-    buffer = _thread_buffer(frame_px=sector_count * rows * width)
-    if corrections.dark is None and corrections.gain is None and corrections.row_dark is None:
-        lowest, highest = surviving_range(background, xray)
-        if lowest > highest:
-            return np.empty(0, np.uint32), offsets
-        kernel: Callable[..., int] = _count_until_full
-        how: tuple[Any, ...] = (np.uint16(lowest), np.uint16(highest))
-    else:
-        kernel = _count_corrected_until_full
-        how = (
-            (float(background), float(xray)),
-            NOTHING if corrections.dark is None else corrections.dark,
-            NOTHING if corrections.inverse_gain is None else corrections.inverse_gain,
-            0 if corrections.row_dark is None else ROW_DARK_STATISTICS.index(corrections.row_dark) + 1,
-            np.float32(corrections.optimized_mean or 0.0),
-        )
     pieces = [np.empty(0, np.uint32)]
-    first = 0
-    while first < n:
-        end = first + kernel(addresses[first:], (rows, width), how, buffer, offsets[first:])
-        pieces.append(buffer[: offsets[end] - offsets[first]].copy())
-        first = end
+    plan = _plan(corrections, float(background), float(xray), sector_count * rows, width)
+    if plan is not None:
+        wide = [_widened(sector) for sector in sectors]
+        sector_bytes, row_bytes, _ = wide[0].strides
+        addresses = np.array([sector.ctypes.data for sector in wide], np.int64) + slots * sector_bytes
+        buffer = _thread_buffer(frame_px=sector_count * rows * width)
+        first = 0
+        while first < n:
+            end = first + _count_until_full(
+                addresses[first:], (rows, width, row_bytes), buffer, offsets[first:], *plan[:4]
+            )
+            pieces.append(buffer[: offsets[end] - offsets[first]].copy())
+            first = end
     return np.concatenate(pieces), offsets
 
 
@@ -119,230 +139,350 @@ def _thread_buffer(frame_px: int) -> NDArray[np.uint32]:
     return buffer
 
 
-def _instruction(write: Callable[..., Any]) -> Callable[..., Any]:
-    """Make an intrinsic, typed loosely: numba's own types take its typing context for an argument of the caller."""
-    return cast("Callable[..., Any]", intrinsic(write))
+def _widened(pixels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Give rows at least the width of a stretch, with zeros at their right, so that every vector fits into a row."""
+    missing = STRETCH_PX - pixels.shape[-1]
+    return np.pad(pixels, [(0, 0)] * (pixels.ndim - 1) + [(0, missing)]) if missing > 0 else pixels
+
+
+@functools.lru_cache(maxsize=8)
+def _plan(corrections: Corrections, background: float, xray: float, height: int, width: int) -> _Plan | None:
+    """Prepare for these settings; None if no pixel survives them."""
+    dark, inverse_gain = corrections.dark, corrections.inverse_gain
+    if inverse_gain is not None:
+        return _plan_with_gain(np.zeros_like(inverse_gain) if dark is None else dark, inverse_gain, background, xray)
+    if dark is not None and xray > WRAPPING_XRAY:  # in floats nothing wraps, and negative is below the background
+        return _plan_with_gain(np.trunc(dark), np.ones_like(dark), max(background, 0.0), xray)
+    lowest, highest = surviving_range(background, xray)
+    if lowest > highest:
+        return None
+    subtracted = np.zeros((1, width), np.int32) if dark is None else np.trunc(dark).astype(np.int32)
+    shift = (subtracted + (highest + 1)).astype(np.uint16)
+    return _plan_in_place(height, shift, PIXEL_MAX - (highest - lowest))
+
+
+def _plan_with_gain(
+    dark: NDArray[np.float32], inverse_gain: NDArray[np.float32], background: float, xray: float
+) -> _Plan:
+    """Let through all pixels that may survive; each is looked at in float32 afterwards."""
+    margin = np.float32(0.5)  # detector counts; float32 rounds them by less than a tenth
+    with np.errstate(over="ignore"):
+        gain = 1 / inverse_gain
+        lowest = np.clip(np.ceil(np.float32(background) * gain + dark - margin), 0, PIXEL_MAX)
+        highest = np.clip(np.floor(np.float32(xray) * gain + dark + margin), lowest, PIXEL_MAX)
+        limits = np.float32(background), np.float32(xray)
+    # A float32 is at or below the background if it is at or below the greatest float32 that is; and so on.
+    if limits[0] > background:
+        limits = np.nextafter(limits[0], np.float32(-np.inf)), limits[1]
+    if limits[1] < xray:
+        limits = limits[0], np.nextafter(limits[1], np.float32(np.inf))
+    span = int((highest - lowest).max())
+    height, width = dark.shape
+    references = np.zeros((height + 2, 2, max(width, STRETCH_PX)), np.float32)
+    references[1:-1, 0, :width] = dark
+    references[1:-1, 1, :width] = inverse_gain
+    shift = (lowest.astype(np.int32) + (span + 1)).astype(np.uint16)
+    return _plan_in_place(height, shift, PIXEL_MAX - span, references, limits)
+
+
+def _plan_in_place(
+    height: int,
+    shift: NDArray[np.uint16],
+    least: int,
+    references: NDArray[np.float32] = WITHOUT_GAIN,
+    limits: tuple[np.float32, np.float32] = (np.float32(0), np.float32(0)),
+) -> _Plan:
+    """Lay out the shift, one row for all or each row its own, with a row of zeros above and below the frame."""
+    shift = _widened(shift)
+    zeros = np.zeros(shift.shape[1], np.uint16)
+    rows = np.full(height + 2, zeros.ctypes.data, np.int64)
+    rows[1:-1] = shift.ctypes.data + (np.arange(height) * shift.strides[0] if len(shift) > 1 else 0)
+    return _Plan(rows, np.uint16(least), references, limits, (shift, zeros))
 
 
 # What numba has no words for, in LLVM's. The kernel calls each like a function of the arguments after `_`; each returns
 # numba's type signature and the function that writes the instructions.
 
+_Instruction = tuple[Any, Callable[..., ir.Value]]
+_INT16, _INT32, _INT64, _FLOAT = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_THREE_ROWS = types.UniTuple(types.int64, 3)  # type: ignore[no-untyped-call]
+
+
+def _instruction(write: Callable[..., Any]) -> Callable[..., Any]:
+    """Make an intrinsic, typed loosely: numba's own types take its typing context for an argument of the caller."""
+    return cast("Callable[..., Any]", intrinsic(write))
+
+
+def _load(builder: ir.IRBuilder, kind: ir.Type, address: ir.Value, offset_bytes: int = 0) -> ir.Value:
+    """Read a value or a vector at an address, which may be odd."""
+    place = builder.add(address, ir.Constant(_INT64, offset_bytes))
+    return builder.load(builder.inttoptr(place, kind.as_pointer()), align=1)
+
+
+def _lanes(numbers: Sequence[int]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(_INT32, len(numbers)), list(numbers))
+
+
+def _everywhere(builder: ir.IRBuilder, vector: ir.VectorType, value: ir.Value) -> ir.Value:
+    """Give a vector that is one value everywhere."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(_INT32, 0))
+    return builder.shuffle_vector(first, undefined, _lanes([0] * vector.count))
+
 
 @_instruction
-def _pixel(_: object, address: types.Type) -> tuple[Any, Callable[..., ir.Value]]:
+def _pixel(_: object, address: types.Type) -> _Instruction:
     """Read the uint16 at an address, which may be odd."""
 
     def write(_context: object, builder: ir.IRBuilder, _signature: object, arguments: list[ir.Value]) -> ir.Value:
-        pointer = builder.inttoptr(arguments[0], ir.IntType(16).as_pointer())
-        return builder.load(pointer, align=1)
+        return _load(builder, _INT16, arguments[0])
 
     return types.uint16(types.int64), write
 
 
 @_instruction
-def _reaching(_: object, address: types.Type, lowest: types.Type) -> tuple[Any, Callable[..., ir.Value]]:
-    """Compare the 64 pixels at an address with `lowest`: bit k is set if pixel k reaches it."""
-    pixels = ir.VectorType(ir.IntType(16), STRETCH_PX)
-    undefined = ir.Constant(pixels, ir.Undefined)
-    all_lanes = ir.Constant(ir.VectorType(ir.IntType(32), STRETCH_PX), [0] * STRETCH_PX)
+def _fetch_ahead(_: object, address: types.Type) -> _Instruction:
+    """Tell the processor that a cache line will soon be read; any address will do."""
+    pointer = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [pointer, _INT32, _INT32, _INT32])
+    read, keep, data = (ir.Constant(_INT32, number) for number in (0, 3, 1))
 
-    def write(_context: object, builder: ir.IRBuilder, _signature: object, arguments: list[ir.Value]) -> ir.Value:
-        values = builder.load(builder.inttoptr(arguments[0], pixels.as_pointer()), align=1)
-        first_lane = builder.insert_element(undefined, arguments[1], ir.Constant(ir.IntType(32), 0))
-        limits = builder.shuffle_vector(first_lane, undefined, all_lanes)
-        return builder.bitcast(builder.icmp_unsigned(">=", values, limits), ir.IntType(STRETCH_PX))
+    def write(context: Any, builder: ir.IRBuilder, _signature: object, arguments: list[ir.Value]) -> ir.Value:  # noqa: ANN401
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        builder.call(prefetch, [builder.inttoptr(arguments[0], pointer), read, keep, data])
+        return context.get_dummy_value()
 
-    return types.uint64(types.int64, types.uint16), write
+    return types.none(types.int64), write
 
 
 @_instruction
-def _lowest_bit(_: object, mask: types.Type) -> tuple[Any, Callable[..., ir.Value]]:
-    """Give the number of the lowest set bit of a mask that is not 0."""
+def _lowest_bit(_: object, mask: types.Type) -> _Instruction:
+    """Give the number of the lowest set bit of a mask; 64 if there is none."""
 
     def write(_context: object, builder: ir.IRBuilder, _signature: object, arguments: list[ir.Value]) -> ir.Value:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.uint64), write
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _reaching_few(address: np.int64, count_px: int, lowest: np.uint16) -> np.uint64:
-    """Do what `_reaching` does for the last, shorter stretch of a row, without reading beyond it."""
-    mask = np.uint64(0)
-    for k in range(count_px):
-        if _pixel(address + PIXEL_BYTES * k) >= lowest:
-            mask |= np.uint64(1) << np.uint64(k)
-    return mask
+@_instruction
+def _candidates(_: object, raw: types.Type, shift: types.Type, least: types.Type) -> _Instruction:
+    """Shift the 64 pixels at an address: bit k of the result is set if pixel k reaches `least`."""
+    stretch = ir.VectorType(_INT16, STRETCH_PX)
+
+    def write(_context: object, builder: ir.IRBuilder, _signature: object, arguments: list[ir.Value]) -> ir.Value:
+        raw, shift, least = arguments
+        shifted = builder.sub(_load(builder, stretch, raw), _load(builder, stretch, shift))
+        reaching = builder.icmp_unsigned(">=", shifted, _everywhere(builder, stretch, least))
+        return builder.bitcast(reaching, ir.IntType(STRETCH_PX))
+
+    return types.uint64(types.int64, types.int64, types.uint16), write
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _candidates(row: np.int64, x: int, width: int, lowest: np.uint16) -> np.uint64:
-    """Give the mask of the pixels x … x + 63 of a row that reach `lowest`, as far as the row goes."""
-    if x + STRETCH_PX <= width:
-        mask: np.uint64 = _reaching(row + PIXEL_BYTES * x, lowest)
-        return mask
-    return _reaching_few(row + PIXEL_BYTES * x, width - x, lowest)
+def _make_maxima(edge: int) -> Callable[..., Any]:
+    """Make the comparison of step 3 for groups at the left (-1) or right (1) edge of the frame or elsewhere (0)."""
+    group = ir.VectorType(_INT16, GROUP_PX)
+    zeros = ir.Constant(group, [0] * GROUP_PX)
+
+    def beyond(edge: int) -> ir.Constant:
+        """Pick each lane's neighbour out of a group; a zero (the first lane after it) stands beyond the edge."""
+        return _lanes([lane + edge if 0 <= lane + edge < GROUP_PX else GROUP_PX for lane in range(GROUP_PX)])
+
+    @_instruction
+    def maxima(_: object, raw: types.Type, shift: types.Type) -> _Instruction:
+        """Shift the 16 pixels at the middle one of three addresses: bit k is set if pixel k exceeds its neighbours."""
+
+        def write(_context: object, builder: ir.IRBuilder, _signature: object, arguments: list[ir.Value]) -> ir.Value:
+            def shifted(row: int, dx: int) -> ir.Value:
+                if dx and dx == edge:
+                    return builder.shuffle_vector(shifted(row, 0), zeros, beyond(edge))
+                loaded = (
+                    _load(builder, group, builder.extract_value(rows, row), PIXEL_BYTES * dx) for rows in arguments
+                )
+                return builder.sub(*loaded)
+
+            def greater(a: ir.Value, b: ir.Value) -> ir.Value:
+                return builder.select(builder.icmp_unsigned(">", a, b), a, b)
+
+            neighbours = [shifted(row, dx) for row in range(3) for dx in (-1, 0, 1) if (row, dx) != (1, 0)]
+            exceeding = builder.icmp_unsigned(">", shifted(1, 0), functools.reduce(greater, neighbours))
+            return builder.zext(builder.bitcast(exceeding, ir.IntType(GROUP_PX)), _INT64)
+
+        return types.uint64(_THREE_ROWS, _THREE_ROWS), write
+
+    return maxima
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _is_electron(frame_rows: NDArray[np.int64], width: int, y: int, x: int, highest: np.uint16) -> bool:
-    """Tell whether a pixel that reaches the lowest value is an electron; above `highest` is an x-ray, which is 0."""
-    value = _pixel(frame_rows[y] + PIXEL_BYTES * x)
-    if value > highest:
-        return False
-    for y_near in range(max(y - 1, 0), min(y + 2, len(frame_rows))):
-        for x_near in range(max(x - 1, 0), min(x + 2, width)):
-            near = _pixel(frame_rows[y_near] + PIXEL_BYTES * x_near)
-            if value <= near <= highest and (y_near != y or x_near != x):
-                return False
-    return True
+_maxima_at_left, _maxima_inside, _maxima_at_right = map(_make_maxima, (-1, 0, 1))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _count_frame(
-    frame_rows: NDArray[np.int64], width: int, surviving: tuple[np.uint16, np.uint16], electrons: NDArray[np.uint32]
+@_instruction
+def _reaching_with_gain(
+    _: object, raw: types.Type, dark: types.Type, inverse_gain: types.Type, value: types.Type, xray: types.Type
+) -> _Instruction:
+    """Correct the 4 pixels at an address: bit k is set if pixel k reaches `value`, and is no x-ray."""
+    pixels = ir.VectorType(_INT16, WINDOW_PX)
+    floats = ir.VectorType(_FLOAT, WINDOW_PX)
+
+    def write(_context: object, builder: ir.IRBuilder, _signature: object, arguments: list[ir.Value]) -> ir.Value:
+        raw, dark, inverse_gain = arguments[:3]
+        value, xray = (_everywhere(builder, floats, argument) for argument in arguments[3:])
+        counts = builder.zext(_load(builder, pixels, raw), ir.VectorType(_INT32, WINDOW_PX))
+        corrected = builder.fsub(builder.sitofp(counts, floats), _load(builder, floats, dark))
+        corrected = builder.fmul(corrected, _load(builder, floats, inverse_gain))
+        reaching = builder.fcmp_ordered(">=", corrected, value)
+        reaching = builder.and_(reaching, builder.fcmp_ordered("<", corrected, xray))
+        return builder.zext(builder.bitcast(reaching, ir.IntType(WINDOW_PX)), _INT64)
+
+    return types.int64(types.int64, types.int64, types.int64, types.float32, types.float32), write
+
+
+_inlined = njit(inline="always")
+
+
+@_inlined
+def _list_stretches(
+    raw_rows: NDArray[np.int64],
+    shift_rows: NDArray[np.int64],
+    rows: tuple[int, int],
+    width: int,
+    least: np.uint16,
+    places: NDArray[np.int64],
+    masks: NDArray[np.uint64],
 ) -> int:
-    """Write one frame's electrons to the start of `electrons` and give their number."""
-    lowest, highest = surviving
-    found = 0
-    for y in range(len(frame_rows)):
-        for x_first in range(0, width, STRETCH_PX):
-            mask = _candidates(frame_rows[y], x_first, width, lowest)
-            while mask:
-                x = x_first + _lowest_bit(mask)
-                mask &= mask - np.uint64(1)
-                if _is_electron(frame_rows, width, y, x, highest):
-                    electrons[found] = y * width + x
-                    found += 1
+    """Do step 1 for some rows: list the stretches with candidates by place and mask; give their number."""
+    listed = 0
+    for y in range(rows[0], rows[1]):
+        raw, shift = raw_rows[y], shift_rows[y]
+        for x in range(0, width, STRETCH_PX):
+            start = min(x, width - STRETCH_PX)  # the last stretch of a row may overlap the one before it
+            offset = PIXEL_BYTES * start
+            _fetch_ahead(raw + offset + PREFETCH_BYTES)
+            _fetch_ahead(raw + offset + PREFETCH_BYTES + CACHE_LINE_BYTES)
+            seen_before = np.uint64(x - start)
+            mask = _candidates(raw + offset, shift + offset, least) >> seen_before << seen_before
+            places[listed] = (y << 16) | start
+            masks[listed] = mask
+            listed += mask != 0
+    return listed
+
+
+@_inlined
+def _list_groups(
+    stretches: int, places: NDArray[np.int64], masks: NDArray[np.uint64], groups: NDArray[np.int64]
+) -> int:
+    """Do step 2: list the groups with candidates, as row, column and mask in one number; give their number."""
+    listed = 0
+    for i in range(stretches):
+        for start in range(0, STRETCH_PX, GROUP_PX):
+            mask = np.int64(masks[i] >> np.uint64(start)) & 0xFFFF
+            groups[listed] = ((places[i] + start) << 16) | mask
+            listed += mask != 0
+    return listed
+
+
+@_inlined
+def _near(rows: NDArray[np.int64], y: int, offset: int) -> tuple[np.int64, np.int64, np.int64]:
+    return rows[y - 1] + offset, rows[y] + offset, rows[y + 1] + offset
+
+
+@_inlined
+def _maxima(raw_rows: NDArray[np.int64], shift_rows: NDArray[np.int64], y: int, x: int, width: int) -> np.uint64:
+    """Do step 3 for the 16 pixels from x of row y on: mark those that exceed their neighbours."""
+    raw, shift = _near(raw_rows, y, PIXEL_BYTES * x), _near(shift_rows, y, PIXEL_BYTES * x)
+    found: np.uint64
+    if x == 0:
+        found = _maxima_at_left(raw, shift)
+    elif x + GROUP_PX == width:
+        found = _maxima_at_right(raw, shift)
+    else:
+        found = _maxima_inside(raw, shift)
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
+def _is_electron_with_gain(
+    raw_rows: NDArray[np.int64],
+    references: NDArray[np.float32],
+    address: int,
+    y: int,
+    x: int,
+    limits: tuple[np.float32, np.float32],
+) -> bool:
+    """Tell whether a candidate, corrected, lies between the limits and exceeds its neighbours."""
+    background, xray = limits
+    width = references.shape[2]
+    value = (np.float32(_pixel(raw_rows[y] + PIXEL_BYTES * x)) - references[y, 0, x]) * references[y, 1, x]
+    first = min(max(x - 1, 0), width - WINDOW_PX)
+    itself = 1 << (x - first)
+    side_by_side = itself << 1 | itself | itself >> 1
+    reaching = 0
+    for y_near in range(y - 1, y + 2):
+        raw = raw_rows[y_near] + PIXEL_BYTES * first
+        dark = address + FLOAT_BYTES * (2 * y_near * width + first)
+        near = _reaching_with_gain(raw, dark, dark + FLOAT_BYTES * width, value, xray)
+        reaching |= near & (side_by_side - itself * (y_near == y))
+    electron: bool = (reaching == 0) & (value > background) & (value < xray)
+    return electron
+
+
+@njit(cache=True, nogil=True)
 def _count_until_full(
     addresses: NDArray[np.int64],
-    sector_shape: tuple[int, int],
-    surviving: tuple[np.uint16, np.uint16],
+    sector_shape: tuple[int, int, int],
     buffer: NDArray[np.uint32],
     offsets: NDArray[np.int64],
+    shift_rows: NDArray[np.int64],
+    least: np.uint16,
+    references: NDArray[np.float32],
+    limits: tuple[np.float32, np.float32],
 ) -> int:
     """Count frame after frame while the buffer has room for one more that is full of electrons.
 
-    `addresses` (n, S) says where each sector frame begins. Fills `buffer` from its start, and ``offsets[1:]`` going on
-    from ``offsets[0]``; gives the number of frames counted.
+    `addresses` (n, S) says where each sector frame begins, `sector_shape` its rows, their width in pixels and in bytes;
+    the rest is a plan's. Fills `buffer` from its start, and ``offsets[1:]`` going on from ``offsets[0]``; gives the
+    number of frames counted.
     """
-    n = len(addresses)
-    sector_count = addresses.shape[1]
-    rows, width = sector_shape
-    frame_rows = np.empty(sector_count * rows, np.int64)
-    most_electrons = ((len(frame_rows) + 1) // 2) * ((width + 1) // 2)  # one in each 2 x 2 pixels
+    n, sector_count = len(addresses), addresses.shape[1]
+    rows, width, row_bytes = sector_shape
+    height, stored_width = sector_count * rows, row_bytes // PIXEL_BYTES
+    most_electrons = ((height + 1) // 2) * ((width + 1) // 2)  # one in each 2 x 2 pixels
+    raw_rows = shift_rows.copy()  # rows 1 to height are set below; the rows of zeros around them stay
+    # Each list has room for one more: what comes last is written in any case, and then listed or not.
+    most_stretches = BLOCK_ROWS * ((stored_width + STRETCH_PX - 1) // STRETCH_PX)
+    places = np.empty(most_stretches + 1, np.int64)
+    masks = np.empty(most_stretches + 1, np.uint64)
+    groups = np.empty(most_stretches * (STRETCH_PX // GROUP_PX) + 1, np.int64)
+    reference_address = references.ctypes.data
     used = 0
     for i in range(n):
-        if used + most_electrons > len(buffer):
+        if used + most_electrons >= len(buffer):
             return i
         for m in range(sector_count):
             for row in range(rows):
-                frame_rows[m * rows + row] = addresses[i, m] + row * width * PIXEL_BYTES
-        used += _count_frame(frame_rows, width, surviving, buffer[used:])
-        offsets[i + 1] = offsets[0] + used
-    return n
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _wrapped(value: np.float32) -> int:
-    """Cut a float off to uint16 as stempy's compiled code does: the low 16 bits of the int32, 0 if it is none."""
-    if abs(value) < np.float32(2147483648.0):
-        return int(value) & 0xFFFF
-    return 0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _half_row_statistic(pixels: NDArray[np.float32], which: int) -> np.float32:
-    if which == 1:
-        total = np.float32(0.0)
-        for value in pixels:
-            total = np.float32(total + value)
-        return np.float32(total / np.float32(len(pixels)))
-    in_order = np.sort(pixels)
-    middle = len(pixels) // 2
-    if len(pixels) % 2:
-        return np.float32(in_order[middle])
-    return np.float32(np.float32(in_order[middle - 1] + in_order[middle]) / np.float32(2.0))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _correct_row(
-    row: np.int64,
-    y: int,
-    how: tuple[Any, ...],
-    corrected: NDArray[np.float32],
-) -> None:
-    """Write a row as it is compared: corrected, and 0 where it does not survive the thresholds."""
-    (background, xray), dark, inverse_gain, row_dark, optimized_mean = how
-    width = len(corrected)
-    whole = len(inverse_gain) == 0
-    wraps = xray <= WRAPPING_XRAY
-    for x in range(width):
-        corrected[x] = np.float32(_pixel(row + PIXEL_BYTES * x))
-    left = np.float32(1.0)
-    right = np.float32(1.0)
-    if row_dark:
-        left = np.float32(optimized_mean / _half_row_statistic(corrected[: width // 2], row_dark))
-        right = np.float32(optimized_mean / _half_row_statistic(corrected[width // 2 :], row_dark))
-    for x in range(width):
-        value = corrected[x]
-        if len(dark):
-            offset = dark[y, x]
-            if whole and not row_dark:
-                offset = np.float32(np.trunc(offset))
-            value = np.float32(value - offset)
-            if whole and not wraps:
-                value = min(max(value, np.float32(0.0)), np.float32(PIXEL_MAX))
-            if whole:
-                value = np.float32(_wrapped(value))
-        if row_dark:
-            value = np.float32(value * (left if x < width // 2 else right))
-            if whole:
-                value = np.float32(_wrapped(value))
-        if not whole:
-            value = np.float32(value * inverse_gain[y, x])
-        if value <= background or value >= xray:
-            value = np.float32(0.0)
-        corrected[x] = value
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _is_maximum(frame: NDArray[np.float32], y: int, x: int) -> bool:
-    value = frame[y, x]
-    for y_near in range(max(y - 1, 0), min(y + 2, frame.shape[0])):
-        for x_near in range(max(x - 1, 0), min(x + 2, frame.shape[1])):
-            if (y_near != y or x_near != x) and not value > frame[y_near, x_near]:
-                return False
-    return True
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _count_corrected_until_full(
-    addresses: NDArray[np.int64],
-    sector_shape: tuple[int, int],
-    how: tuple[Any, ...],
-    buffer: NDArray[np.uint32],
-    offsets: NDArray[np.int64],
-) -> int:
-    n = len(addresses)
-    rows, width = sector_shape
-    height = addresses.shape[1] * rows
-    corrected = np.empty((height, width), np.float32)
-    most_electrons = ((height + 1) // 2) * ((width + 1) // 2)
-    used = 0
-    for i in range(n):
-        if used + most_electrons > len(buffer):
-            return i
-        for y in range(height):
-            _correct_row(addresses[i, y // rows] + (y % rows) * width * PIXEL_BYTES, y, how, corrected[y])
-        for y in range(height):
-            for x in range(width):
-                if _is_maximum(corrected, y, x):
-                    buffer[used] = y * width + x
+                raw_rows[1 + m * rows + row] = addresses[i, m] + row * row_bytes
+        for first in range(1, height + 1, BLOCK_ROWS):
+            block = (first, min(first + BLOCK_ROWS, height + 1))
+            stretches = _list_stretches(raw_rows, shift_rows, block, stored_width, least, places, masks)
+            if len(references):
+                for j in range(stretches):
+                    y, mask = places[j] >> 16, masks[j]
+                    while mask:
+                        x = (places[j] & 0xFFFF) + _lowest_bit(mask)
+                        mask &= mask - np.uint64(1)
+                        buffer[used] = (y - 1) * width + x
+                        used += _is_electron_with_gain(raw_rows, references, reference_address, y, x, limits)
+                continue
+            for j in range(_list_groups(stretches, places, masks, groups)):
+                y, x = groups[j] >> 32, (groups[j] >> 16) & 0xFFFF
+                found = np.uint64(groups[j] & 0xFFFF) & _maxima(raw_rows, shift_rows, y, x, stored_width)
+                start = (y - 1) * width + x
+                buffer[used] = start + _lowest_bit(found)
+                used += found != 0
+                found &= found - np.uint64(1)
+                while found:
+                    buffer[used] = start + _lowest_bit(found)
                     used += 1
+                    found &= found - np.uint64(1)
         offsets[i + 1] = offsets[0] + used
     return n

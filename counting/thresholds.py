@@ -1,23 +1,26 @@
 """Automatic thresholds: from sample frames to the background and x-ray thresholds, by stempy's arithmetic.
 
-The samples are corrected (dark and gain; row dark is not applied to samples, as in stempy) and go into a histogram of
-unit bins. Then, as stempy's ``calculateThresholds`` does [1]_:
+Samples are corrected by dark and gain (not by row dark, as in stempy) to whole numbers. Then, as stempy's
+``calculateThresholds`` does [1]_:
 
 - x-ray threshold = mean + n · standard deviation of all samples;
-- background threshold = centre + n · width of a Gaussian fitted to the histogram by Levenberg and Marquardt's method.
+- background threshold = mean + n · standard deviation of a Gaussian fitted to their histogram.
 
-Other than in stempy, each sample frame is taken once (stempy draws with repetition, seeded at random), so the same
-frames give the same thresholds; and a dark without gain is subtracted with its sign, where stempy's uint16 wraps round
-and turns every pixel below the dark into one of about 65,500.
+On the same samples both are stempy's to many digits. Two things differ on purpose: each sample frame is taken once
+(stempy draws with repetition, seeded at random), so that the same frames give the same thresholds; and samples below
+the dark are negative, where in stempy they wrap round to about 65,500, which makes its statistics nonsense.
 
 References
 ----------
 .. [1] OpenChemistry/stempy@0a191e7, stempy/electronthresholds.cpp, lines 76-190.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +28,10 @@ from numpy.typing import NDArray
 from counting import checks
 from counting.corrections import PIXEL_MAX, Corrections
 
-FIRST_BIN = -65_536  # no pixel is below it, unless by a gain far below 1
-BIN_COUNT = 3 * 65_536
+if TYPE_CHECKING:
+    from counting.histogram import Histogram
+
+PARAMETERS = 3  # of a Gaussian
 
 
 class ThresholdError(ValueError):
@@ -47,12 +52,12 @@ class Thresholds:
         The Gaussian amplitude · exp(-(bin - optimized_mean)² / (2 · optimized_std²)).
     frames : int
         Number of sample frames.
-    min_sample, max_sample : float, detector counts
-        Smallest sample; greatest one, rounded up.
+    min_sample, max_sample : int, detector counts
+        The smallest and the greatest sample.
     first_bin : int, detector counts
-        Bin ``i`` of the histogram holds the samples from ``first_bin + i`` to below ``first_bin + i + 1``.
+        Bin ``i`` of the histogram holds the samples of ``first_bin + i`` counts.
     histogram : (bins,) int64
-        The histogram the Gaussian was fitted to.
+        The histogram the Gaussian was fitted to. Not looked at when thresholds are compared.
     """
 
     background: float
@@ -63,10 +68,10 @@ class Thresholds:
     optimized_std: float
     amplitude: float
     frames: int
-    min_sample: float
-    max_sample: float
+    min_sample: int
+    max_sample: int
     first_bin: int
-    histogram: NDArray[np.int64]
+    histogram: NDArray[np.int64] = field(compare=False, repr=False)
 
 
 class ThresholdSamples:
@@ -76,22 +81,21 @@ class ThresholdSamples:
     ----------
     corrections : Corrections
         Those that the frames are counted with.
+
+    Attributes
+    ----------
+    frames : int
+        Number of sample frames so far.
     """
 
     def __init__(self, corrections: Corrections) -> None:
         self._corrections = corrections
-        self._histogram = np.zeros(BIN_COUNT, np.int64)
-        self._beyond = 0
-        self._pixels = 0
-        self._saturated = 0
-        self._sum = 0.0
-        self._sum_of_squares = 0.0
-        self._min = math.inf
-        self._max = -math.inf
+        self._frame_shape: tuple[int, int] | None = None
+        self._histogram: Histogram
         self.frames = 0
 
     def add(self, sectors: Sequence[NDArray[np.uint16]], slots: NDArray[np.int64]) -> None:
-        """Take frames in; arguments and errors as those of counting.count_sectors.
+        """Take frames in; arguments as those of counting.count_sectors.
 
         Parameters
         ----------
@@ -99,34 +103,26 @@ class ThresholdSamples:
             The sector frames.
         slots : (n, S) int64
             Frame ``i`` is made of ``sectors[m][slots[i, m]]``.
+
+        Raises
+        ------
+        ValueError
+            As counting.count_sectors; or frames of another size than those before.
         """
         checks.check_sectors(sectors)
         checks.check_slots(slots, sectors)
-        rows, width = sectors[0].shape[1:]
-        checks.check_frame_size(len(sectors) * rows, width)
-        self._corrections.check_frame(len(sectors) * rows, width)
-        dark, inverse_gain = self._corrections.dark, self._corrections.inverse_gain
-        for frame_slots in slots:
-            raw = np.concatenate([sector[slot] for sector, slot in zip(sectors, frame_slots, strict=True)])
-            samples = raw.astype(np.float32)
-            if dark is not None:
-                samples -= dark if inverse_gain is not None else np.trunc(dark)
-            if inverse_gain is not None:
-                samples *= inverse_gain
-            self._add_samples(samples)
-            self._saturated += int(np.count_nonzero(raw == PIXEL_MAX))
-            self.frames += 1
+        rows, width = len(sectors) * sectors[0].shape[1], sectors[0].shape[2]
+        checks.check_frame_size(rows, width)
+        self._corrections.check_frame(rows, width)
+        if self._frame_shape is None:
+            from counting.histogram import Histogram  # noqa: PLC0415 - numba takes a second, see counting
 
-    def _add_samples(self, samples: NDArray[np.float32]) -> None:
-        bins = np.floor(samples).astype(np.int64) - FIRST_BIN
-        inside = (bins >= 0) & (bins < BIN_COUNT)
-        self._histogram += np.bincount(bins[inside], minlength=BIN_COUNT)
-        self._beyond += int(inside.size - np.count_nonzero(inside))
-        self._pixels += samples.size
-        self._sum += float(samples.sum(dtype=np.float64))
-        self._sum_of_squares += float(np.square(samples, dtype=np.float64).sum())
-        self._min = min(self._min, float(samples.min()))
-        self._max = max(self._max, float(samples.max()))
+            self._histogram = Histogram(self._corrections, rows, width)
+            self._frame_shape = rows, width
+        if self._frame_shape != (rows, width):
+            raise ValueError(f"sectors: expected frames of {self._frame_shape} as before, got ({rows}, {width})")
+        self._histogram.add(sectors, slots)
+        self.frames += len(slots)
 
     def find(self, background_sigmas: float, xray_sigmas: float) -> Thresholds:
         """Find the thresholds of all samples so far.
@@ -143,23 +139,27 @@ class ThresholdSamples:
             or the background threshold is not below the x-ray threshold.
         """
         if self.frames == 0:
-            raise ThresholdError("thresholds: expected sample frames, got none")
-        if self._min == self._max:
-            raise ThresholdError(
-                f"thresholds: expected samples that differ, all pixels of {self.frames} frames are {self._min:g}"
-            )
-        if 2 * self._saturated > self._pixels:
-            raise ThresholdError(
-                f"thresholds: {self._saturated} of {self._pixels} sample pixels are saturated ({PIXEL_MAX})"
-            )
-        mean = self._sum / self._pixels
-        std = math.sqrt(max(self._sum_of_squares - self._sum * mean, 0.0) / (self._pixels - 1))
+            raise ThresholdError("expected sample frames, got none")
+        least, counted = self._histogram.counted()
+        pixels, greatest = int(counted.sum()), least + len(counted) - 1
+        if least == greatest:
+            raise ThresholdError(f"all {pixels} sample pixels are equal: {least} counts")
+        if 2 * self._histogram.saturated > pixels:
+            raise ThresholdError(f"{self._histogram.saturated} of {pixels} sample pixels are saturated ({PIXEL_MAX})")
+        values = np.arange(least, greatest + 1)
+        mean = int(values @ counted) / pixels
+        std = math.sqrt(np.square(values - mean) @ counted / (pixels - 1))
         xray = mean + xray_sigmas * std
-        first_bin, histogram = self._stempy_bins(mean, std, xray)
-        amplitude, centre, width = _fit_gaussian(first_bin, histogram, (float(histogram.max()), mean, std))
+        # The bins as stempy takes them, in all likelihood meant otherwise; the greatest sample has none.
+        first = max(least, int(mean - xray * std))
+        end = min(greatest, int(mean + xray * std))
+        if end - first < PARAMETERS:
+            raise ThresholdError(f"expected samples over more than {PARAMETERS} counts, got {least} to {greatest}")
+        histogram = counted[first - least : end - least]
+        amplitude, centre, width = _fit_gaussian(first, histogram, (float(histogram.max()), mean, std))
         background = centre + background_sigmas * width
         if not background < xray:
-            raise ThresholdError(f"thresholds: expected background below x-ray, got {background:.6g} and {xray:.6g}")
+            raise ThresholdError(f"expected background below x-ray threshold, got {background:.6g} and {xray:.6g}")
         return Thresholds(
             background=background,
             xray=xray,
@@ -169,23 +169,11 @@ class ThresholdSamples:
             optimized_std=width,
             amplitude=amplitude,
             frames=self.frames,
-            min_sample=self._min,
-            max_sample=float(math.ceil(self._max)),
-            first_bin=first_bin,
+            min_sample=least,
+            max_sample=greatest,
+            first_bin=first,
             histogram=histogram,
         )
-
-    def _stempy_bins(self, mean: float, std: float, xray: float) -> tuple[int, NDArray[np.int64]]:
-        first = max(int(self._min), int(mean - xray * std), FIRST_BIN)
-        end = min(math.ceil(self._max), int(mean + xray * std), FIRST_BIN + BIN_COUNT)
-        if end <= first:
-            raise ThresholdError(
-                f"thresholds: expected samples over more than one bin, got {self._min:g} to {self._max:g}"
-            )
-        histogram = self._histogram[first - FIRST_BIN : end - FIRST_BIN].copy()
-        if first == int(self._min) and self._min < first:
-            histogram[0] += self._histogram[first - 1 - FIRST_BIN]  # stempy cuts off towards 0
-        return first, histogram
 
 
 def _fit_gaussian(
@@ -208,18 +196,23 @@ def _fit_gaussian(
         return np.array([bell, by_centre, distance * by_centre / width])
 
     tolerance = math.sqrt(np.finfo(np.float64).eps)
-    (amplitude, centre, width), _, _, message, status = leastsq(
-        residuals,
-        start,
-        Dfun=jacobian,
-        col_deriv=True,
-        full_output=True,
-        ftol=tolerance,
-        xtol=tolerance,
-        gtol=0.0,
-        maxfev=400,
-    )
-    fitted = float(amplitude), float(centre), abs(float(width))
-    if status not in (1, 2, 3, 4) or not all(map(math.isfinite, fitted)) or fitted[0] <= 0 or fitted[2] <= 0:
-        raise ThresholdError(f"thresholds: no Gaussian fits the samples' histogram ({message.strip()}; {fitted})")
-    return fitted
+    with np.errstate(all="ignore"):  # a fit that goes astray is seen in its result
+        fitted, _, _, message, status = leastsq(
+            residuals,
+            start,
+            Dfun=jacobian,
+            col_deriv=True,
+            full_output=True,
+            ftol=tolerance,
+            xtol=tolerance,
+            gtol=0.0,
+            maxfev=400,
+        )
+    amplitude, centre, width = float(fitted[0]), float(fitted[1]), abs(float(fitted[2]))
+    converged = status in (1, 2, 3, 4) and all(map(math.isfinite, fitted))
+    if not converged or amplitude <= 0 or width == 0:
+        raise ThresholdError(
+            f"no Gaussian fits the samples' histogram: amplitude {amplitude:.6g}, mean {centre:.6g}, "
+            f"standard deviation {width:.6g}; {' '.join(message.split())}"
+        )
+    return amplitude, centre, width
