@@ -23,10 +23,25 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from counting import checks
+from counting import checks, suppressed_frames
 from counting.corrections import NO_CORRECTIONS, Corrections
+from counting.floors import auto_floor, check_suppression, pixel_floors, values_that_count_as_zero
+from counting.suppressed_frames import SuppressedFrames
 
-__all__ = ["ENGINES", "NO_CORRECTIONS", "Corrections", "Electrons", "count_frames", "count_sectors", "warm_up"]
+__all__ = [
+    "ENGINES",
+    "NO_CORRECTIONS",
+    "Corrections",
+    "Electrons",
+    "SuppressedFrames",
+    "auto_floor",
+    "count_frames",
+    "count_sectors",
+    "count_suppressed",
+    "pixel_floors",
+    "suppress",
+    "warm_up",
+]
 
 ENGINES = ("fast", "stempy")
 
@@ -132,6 +147,100 @@ def count_sectors(
     return _load_engine(engine)(sectors, slots, background, xray, corrections)
 
 
+def count_suppressed(
+    sectors: Sequence[SuppressedFrames],
+    slots: NDArray[np.int64],
+    background: float,
+    xray: float,
+    *,
+    floor: float,
+    corrections: Corrections = NO_CORRECTIONS,
+    engine: str = "fast",
+) -> Electrons:
+    """Count the electrons of frames of which only the pixels above a floor are left.
+
+    The electrons are exactly those of the full frames. The fast engine looks at the listed pixels only; for stempy's,
+    frames are filled up with values that count as 0.
+
+    Parameters
+    ----------
+    sectors : sequence of S SuppressedFrames
+        The sector frames, one object a sector. Sector m holds the frame's rows m * rows to (m + 1) * rows - 1.
+    slots : (n, S) int64
+        For each frame, which sector frame of each sector belongs to it: any order, with gaps or repetitions; fastest if
+        ascending.
+    background : float, detector counts
+        Background threshold: a pixel at or below it is 0.
+    xray : float, detector counts
+        X-ray threshold: a pixel at or above it is 0.
+    floor : float, detector counts
+        What the floors of the pixels were made from (pixel_floors); if sectors differ, the greatest.
+    corrections : Corrections
+        Those that the floors were made with. Give the same instance in each call: what is prepared for it is kept.
+    engine : {"fast", "stempy"}
+        Who counts; the result is the same.
+
+    Returns
+    -------
+    indices : (electrons,) uint32
+        Flat pixel indices y * width + x in the whole frame, ascending within each frame.
+    offsets : (n + 1,) int64
+        Frame ``i`` has the electrons ``indices[offsets[i] : offsets[i + 1]]``.
+
+    Raises
+    ------
+    ValueError
+        The background is below the floor; the corrections have row dark, or dark without gain and the x-ray threshold
+        is above 60,000; or as count_sectors.
+    """
+    suppressed_frames.check_sectors(sectors)
+    checks.check_slots(slots, sectors)
+    rows, width = len(sectors) * sectors[0].shape[1], sectors[0].shape[2]
+    checks.check_frame_size(rows, width)
+    checks.check_thresholds(background, xray)
+    corrections.check_frame(rows, width)
+    check_suppression(floor, background, xray, corrections)
+    if (rows + 2) * (width + 2) >= 2**31:
+        raise ValueError(f"frame: expected less than 2**31 pixels with zero suppression, got {rows} rows of {width}")
+    if engine == "fast":
+        from counting import from_suppressed  # noqa: PLC0415
+
+        return from_suppressed.count(sectors, slots, background, xray, corrections)
+    unlisted = values_that_count_as_zero(corrections, (rows, width))
+    height = sectors[0].shape[1]
+    dense = [sector.dense(unlisted[m * height : (m + 1) * height]) for m, sector in enumerate(sectors)]
+    return _load_engine(engine)(dense, slots, background, xray, corrections)
+
+
+def suppress(sector_frames: NDArray[np.uint16], floors: NDArray[np.uint16]) -> SuppressedFrames:
+    """List the pixels that are above their floors.
+
+    Parameters
+    ----------
+    sector_frames : (n, rows, width) uint16, C-contiguous, detector counts
+        Sector frames (or whole ones); may be read-only.
+    floors : (rows, width) uint16, C-contiguous, detector counts
+        The floor of each pixel: the sector's rows of pixel_floors.
+
+    Returns
+    -------
+    SuppressedFrames
+        The pixels above their floors, with their values unchanged.
+
+    Raises
+    ------
+    ValueError
+        An argument has the wrong dtype, shape or memory layout.
+    """
+    checks.check_pixels("sector_frames", sector_frames)
+    checks.check_pixels("floors", floors[np.newaxis])
+    if floors.shape != sector_frames.shape[1:]:
+        raise ValueError(f"floors: expected the shape of a sector frame, {sector_frames.shape[1:]}, got {floors.shape}")
+    from counting import suppression  # noqa: PLC0415
+
+    return suppression.suppress(sector_frames, floors)
+
+
 def warm_up() -> None:
     """Compile the fast engine, or load it from numba's cache, so that the first frame does not wait for it.
 
@@ -143,6 +252,15 @@ def warm_up() -> None:
     from counting.thresholds import ThresholdSamples  # noqa: PLC0415
 
     ThresholdSamples(NO_CORRECTIONS).add((frames,), np.zeros((1, 1), np.int64))
+    warm_up_suppression()
+
+
+def warm_up_suppression() -> None:
+    """Compile or load what suppress and count_suppressed need; warm_up does it, too."""
+    from counting import from_suppressed, suppression  # noqa: PLC0415
+
+    suppression.warm_up()
+    from_suppressed.warm_up()
 
 
 def _load_engine(name: str) -> _Engine:

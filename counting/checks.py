@@ -1,7 +1,7 @@
 """What counting refuses: each check names the argument, what was expected and what came."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,15 +59,15 @@ def check_sectors(sectors: Sequence[NDArray[np.uint16]]) -> None:
             )
 
 
-def check_slots(slots: NDArray[np.int64], sectors: Sequence[NDArray[np.uint16]]) -> None:
+def check_slots(slots: NDArray[np.int64], sectors: Sequence[Sized]) -> None:
     """Refuse slots that point outside the sector arrays.
 
     Parameters
     ----------
     slots : (n, S) int64
         For each frame, the slot of its sector frame in each sector's array.
-    sectors : sequence of S arrays (n_m, rows, width) uint16, detector counts
-        The arrays that the slots point into, already checked.
+    sectors : sequence of S arrays (n_m, rows, width) uint16 or SuppressedFrames
+        What the slots point into, already checked.
 
     Raises
     ------
