@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +34,7 @@ class SuppressedFrames:
     shape: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        dtype, shape = getattr(self.listed, "dtype", type(self.listed).__name__), getattr(self.listed, "shape", ())
-        if dtype != np.uint16 or len(shape) != 2 or shape[1] != 2:
-            raise ValueError(f"listed: expected an (m, 2) array of uint16, got {shape} {dtype}")
-        if not self.listed.flags.c_contiguous:
-            raise ValueError(f"listed: expected a C-contiguous array, got strides {self.listed.strides}")
-        if len(self.shape) != 3 or min(self.shape) < 0:
-            raise ValueError(f"shape: expected (n, rows, width), got {self.shape}")
-        reached = len(self.listed) + int(self.listed[:, 0].sum(dtype=np.int64))
-        if reached > math.prod(self.shape):
-            raise ValueError(f"listed: expected pixels within frames of shape {self.shape}, got pixel {reached - 1}")
+        _check(self.listed, self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -65,6 +57,21 @@ class SuppressedFrames:
         pixels = np.cumsum(gaps, dtype=np.int64) + np.arange(len(gaps))
         frames.reshape(-1)[pixels[values > 0]] = values[values > 0]
         return frames
+
+
+def _check(listed: Any, shape: tuple[int, ...]) -> None:  # noqa: ANN401
+    if not isinstance(listed, np.ndarray) or listed.dtype != np.uint16 or listed.shape[1:] != (2,):
+        raise ValueError(
+            "listed: expected an (m, 2) array of uint16, "
+            f"got {getattr(listed, 'shape', '')} {getattr(listed, 'dtype', type(listed).__name__)}"
+        )
+    if not listed.flags.c_contiguous:
+        raise ValueError(f"listed: expected a C-contiguous array, got strides {listed.strides}")
+    if len(shape) != 3 or min(shape) < 0:
+        raise ValueError(f"shape: expected (n, rows, width), got {shape}")
+    end = len(listed) + int(listed[:, 0].sum(dtype=np.int64))
+    if end > math.prod(shape):
+        raise ValueError(f"listed: expected pixels within frames of shape {shape}, got pixel {end - 1}")
 
 
 def check_sectors(sectors: Sequence[SuppressedFrames]) -> None:

@@ -120,7 +120,7 @@ def test_frames_are_filled_up_with_what_is_asked_for() -> None:
         (np.array([[65_535, 0]] * 200, np.uint16), (1, 144, 576), "got pixel 13107199"),
         (np.array([[0, 1]], np.int32), (2, 1, 3), r"listed: expected an \(m, 2\) array of uint16, got \(1, 2\) int32"),
         (np.array([[0, 1, 2]], np.uint16), (2, 1, 3), r"got \(1, 3\) uint16"),
-        ([[0, 1]], (2, 1, 3), r"got \(\) list"),
+        ([[0, 1]], (2, 1, 3), "got  list"),
         (np.zeros((4, 4), np.uint16)[:, ::2], (9, 9, 9), "listed: expected a C-contiguous array"),
         (np.zeros((0, 2), np.uint16), (-1, 1, 3), r"shape: expected \(n, rows, width\)"),
         (np.zeros((0, 2), np.uint16), (1, 3), r"shape: expected \(n, rows, width\)"),
