@@ -90,8 +90,9 @@ def count_frames(
     """
     checks.check_pixels("frames", frames)
     slots = np.arange(len(frames), dtype=np.int64).reshape(-1, 1)
-    corrections = Corrections(dark, gain, row_dark, optimized_mean)
-    return count_sectors((frames,), slots, background, xray, corrections=corrections, engine=engine)
+    given = (dark, gain, row_dark, optimized_mean)
+    corrections = NO_CORRECTIONS if all(one is None for one in given) else Corrections(*given)
+    return _count((frames,), slots, (background, xray), corrections, engine)
 
 
 def count_sectors(
@@ -140,11 +141,7 @@ def count_sectors(
     """
     checks.check_sectors(sectors)
     checks.check_slots(slots, sectors)
-    rows, width = len(sectors) * sectors[0].shape[1], sectors[0].shape[2]
-    checks.check_frame_size(rows, width)
-    checks.check_thresholds(background, xray)
-    corrections.check_frame(rows, width)
-    return _load_engine(engine)(sectors, slots, background, xray, corrections)
+    return _count(sectors, slots, (background, xray), corrections, engine)
 
 
 def count_suppressed(
@@ -261,6 +258,20 @@ def warm_up_suppression() -> None:
 
     suppression.warm_up()
     from_suppressed.warm_up()
+
+
+def _count(
+    sectors: Sequence[NDArray[np.uint16]],
+    slots: NDArray[np.int64],
+    thresholds: tuple[float, float],
+    corrections: Corrections,
+    engine: str,
+) -> Electrons:
+    rows, width = len(sectors) * sectors[0].shape[1], sectors[0].shape[2]
+    checks.check_frame_size(rows, width)
+    checks.check_thresholds(*thresholds)
+    corrections.check_frame(rows, width)
+    return _load_engine(engine)(sectors, slots, *thresholds, corrections)
 
 
 def _load_engine(name: str) -> _Engine:

@@ -79,9 +79,9 @@ def check_slots(slots: NDArray[np.int64], sectors: Sequence[Sized]) -> None:
     if slots.ndim != 2 or slots.shape[1] != len(sectors):
         raise ValueError(f"slots: expected shape (n, {len(sectors)}), one column a sector, got {slots.shape}")
     capacities = [len(sector) for sector in sectors]
-    outside = np.argwhere((slots < 0) | (slots >= capacities))
-    if len(outside):
-        i, m = (int(number) for number in outside[0])
+    outside = (slots < 0) | (slots >= capacities)
+    if outside.any():
+        i, m = (int(number) for number in np.argwhere(outside)[0])
         raise ValueError(
             f"slots[{i}, {m}]: expected 0 to {capacities[m] - 1}, as sectors[{m}] holds {capacities[m]} sector frames, "
             f"got {slots[i, m]}"
