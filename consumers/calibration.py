@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from consumers.chunk_pixels import Decompressor
 from consumers.counts import Counts
 from consumers.rejoin import JoinedChunk, JoinedEnd, PartitionMerge, position_of
-from counting import Corrections
+from counting import Corrections, SuppressedFrames
 from counting.thresholds import ThresholdError, Thresholds, ThresholdSamples
 from service.catalogue import Count, Scan
 from service.kafka import (
@@ -115,7 +115,9 @@ class SampleReader:
         first = chunk.index * chunk.geometry.frames_per_chunk
         sampled = np.isin(np.arange(first, first + len(pixels.complete)), self._wanted)
         slots = np.ascontiguousarray(pixels.slots[sampled[pixels.complete]])
-        self.samples.add(pixels.sectors, slots)
+        full = [sector for sector in pixels.sectors if not isinstance(sector, SuppressedFrames)]
+        if len(full) == len(pixels.sectors):  # thresholds of a zero-suppressed scan are not asked for
+            self.samples.add(full, slots)
 
 
 def sample_frames(how: AutoThreshold, frames: int) -> NDArray[np.int64]:

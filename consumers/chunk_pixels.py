@@ -8,8 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.rejoin import JoinedChunk
+from counting import SuppressedFrames
+from topics.chunk import Chunk
+from topics.codec import Codec
 from topics.errors import DecodeError
 from topics.geometry import FRAME_WIDTH, SECTOR_FRAME_BYTES, SECTOR_ROWS, SECTORS
+
+SectorPixels = NDArray[np.uint16] | SuppressedFrames
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,8 @@ class ChunkPixels:
     Attributes
     ----------
     sectors
-        One (n, 144, 576) uint16 array a sector: the sector frames that were sent.
+        The sector frames that were sent, an entry a sector: (n, 144, 576) uint16, or its zero-suppressed pixels; of a
+        sector that sent none it is empty.
     present
         (sectors, frames) bool: which sector frames are there.
     slots
@@ -28,7 +34,7 @@ class ChunkPixels:
         A line for each sector whose pixels could not be decompressed; it counts as missing.
     """
 
-    sectors: list[NDArray[np.uint16]]
+    sectors: list[SectorPixels]
     present: NDArray[np.bool_]
     slots: NDArray[np.int64]
     damaged: list[str]
@@ -48,13 +54,13 @@ class Decompressor:
     def decompress(self, chunk: JoinedChunk) -> ChunkPixels:
         """Decompress what each sector has of a chunk."""
         present = np.zeros((SECTORS, chunk.geometry.frames_in_chunk(chunk.index)), bool)
-        sectors = [np.empty((0, SECTOR_ROWS, FRAME_WIDTH), np.uint16) for _ in range(SECTORS)]
+        sectors: list[SectorPixels] = [np.empty((0, SECTOR_ROWS, FRAME_WIDTH), np.uint16) for _ in range(SECTORS)]
         damaged = []
         for sector, part in enumerate(chunk.sectors):
             if part is None:
                 continue
             try:
-                sectors[sector] = part.sector_frames(self._buffer(sector, part.header.sector_frames))
+                sectors[sector] = self._pixels(sector, part)
             except DecodeError as error:
                 damaged.append(f"chunk {chunk.index} of sector {sector}: {error}")
                 continue
@@ -63,8 +69,20 @@ class Decompressor:
         slots = (np.cumsum(present, axis=1) - 1)[:, present.all(axis=0)].T
         return ChunkPixels(sectors, present, np.ascontiguousarray(slots), damaged)
 
-    def _buffer(self, sector: int, sector_frames: int) -> NDArray[np.uint8]:
-        needed = sector_frames * SECTOR_FRAME_BYTES
+    def _pixels(self, sector: int, part: Chunk) -> SectorPixels:
+        frames = part.header.sector_frames
+        if part.header.codec is Codec.ZERO_SUPPRESSED:
+            return SuppressedFrames(part.listed_pixels(), (frames, SECTOR_ROWS, FRAME_WIDTH))
+        needed = frames * SECTOR_FRAME_BYTES
         if len(self._buffers[sector]) < needed:
             self._buffers[sector] = np.empty(needed, np.uint8)
-        return self._buffers[sector]
+        return part.sector_frames(self._buffers[sector])
+
+
+def floors(chunk: JoinedChunk) -> list[float | None] | None:
+    """The floor of each sector's chunk, in counts; None if none is zero-suppressed."""
+    found = [
+        part.header.floor if part is not None and part.header.codec is Codec.ZERO_SUPPRESSED else None
+        for part in chunk.sectors
+    ]
+    return found if any(floor is not None for floor in found) else None

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.calibration import SampleReader, calibrate
+from consumers.chunk_pixels import floors
 from consumers.counting_step import CountingStep
-from consumers.counts import Counts
+from consumers.counts import Counts, below_floor
 from consumers.rejoin import Joined, JoinedChunk, JoinedEnd, PartitionMerge
+from service.catalogue import Count
 from service.dead_letters import set_aside
 from service.errors import FaultError
 from service.kafka import (
@@ -219,6 +221,8 @@ class _Counter:
             return
         match joined:
             case JoinedChunk():
+                if not self._is_above_floor(joined, count):
+                    return
                 events, damaged = self._step.count(joined, count)
                 for text in damaged:
                     self._metrics.errors.labels("decompression").inc()
@@ -237,6 +241,16 @@ class _Counter:
                 )
                 self._produce(EVENTS, partition, marker_key(joined.ordinal, "end"), end.encode())
                 self._commit()
+
+    def _is_above_floor(self, joined: JoinedChunk, count: Count) -> bool:
+        """Whether a chunk's floor allows this count; if not, the count is abandoned: it could not be exact."""
+        greatest = max((floor for floor in floors(joined) or [] if floor is not None), default=None)
+        why = below_floor(count.thresholds[0] if count.thresholds else None, greatest)
+        scan = self._counts.scan(joined.ordinal)
+        if why is None or scan is None:
+            return True
+        self._counts.abandon(scan, count, why)
+        return False
 
     def _observe(self, events: event.Events, joined: JoinedChunk) -> None:
         incomplete = int((events.missing_sectors != 0).sum())

@@ -67,7 +67,15 @@ class Counts:
                     log=count.settings.model_dump(),
                     mine=self._settings.model_dump(),
                 )
+            why = cannot_count(scan, count.settings)
+            if why and count.running:
+                self.abandon(scan, count, why)
         return count if count is not None and count.running else None
+
+    def abandon(self, scan: Scan, count: Count, why: str) -> None:
+        """Say in the log that a scan cannot be counted so. Its raw data stay."""
+        get_logger().error("the scan cannot be counted", ordinal=scan.ordinal, count=count.offset, reason=why)
+        self.settle(CountAbandoned(ordinal=scan.ordinal, count=count.offset, name=count.name, why=why[:400]))
 
     def is_settled(self, ordinal: int) -> bool:
         """Whether a scan can be counted now, or never: False while its thresholds are not found."""
@@ -100,3 +108,24 @@ class Counts:
         self._log.append(CountStarted(ordinal=scan.ordinal, settings=self._settings, version=VERSION))
         self._log.catch_up()
         return scan.counts.get(LIVE)
+
+
+def cannot_count(scan: Scan, settings: CountSettings) -> str | None:
+    """Why a zero-suppressed scan cannot be counted with these settings exactly as its full frames; None if it can."""
+    sent = scan.zero_suppression
+    if sent is None:
+        return None
+    if settings.auto_threshold is not None or settings.row_dark is not None:
+        what = "automatic thresholds need" if settings.auto_threshold is not None else "row-dark needs"
+        return f"{what} full frames, and the scan is zero-suppressed"
+    for kind, ours, theirs in (("dark", settings.dark, sent.dark), ("gain", settings.gain, sent.gain)):
+        if ours != theirs:
+            return f"the scan was zero-suppressed with the {kind} reference {theirs}, and is to be counted with {ours}"
+    return below_floor(settings.background, sent.floor)
+
+
+def below_floor(background: float | None, floor: float | None) -> str | None:
+    """Why a background threshold does not do for a floor, both in counts; None if it does."""
+    if background is None or floor is None or background >= floor:
+        return None
+    return f"the background threshold {background:g} is below the floor of zero suppression, {floor:g}"

@@ -12,7 +12,7 @@ from service.counted_file import CountedFileWriter, Fields, publish_file
 from service.version import VERSION
 from topics.calibration import Calibration
 from topics.errors import DecodeError
-from topics.event import CountEnd, EventMessage, Events
+from topics.event import CountEnd, EventHeader, EventMessage, Events
 from topics.geometry import SECTORS
 from topics.marker import EndMarker
 from topics.scan_log import LIVE, Account, CountFinished, SectorAccount
@@ -32,6 +32,8 @@ class ScanFile:
         self._writer = CountedFileWriter(partial, scan.geometry)
         self._written = np.zeros(scan.geometry.chunks, bool)
         self._ends: dict[int, CountEnd] = {}
+        self._codecs: set[str] = set()
+        self._floor = -1.0
 
     def check(self, message: EventMessage, partition: int) -> None:
         """Check that a message fits the scan and lies in its partition.
@@ -60,9 +62,16 @@ class ScanFile:
         first = index * self._scan.geometry.frames_per_chunk
         self._writer.write(first, events.indices, events.offsets, events.missing_sectors)
         self._written[index] = True
+        self._note_codecs(events.header)
         self.frames_written += int(np.count_nonzero(events.missing_sectors == 0))
         self.electrons += len(events.indices)
         return True
+
+    def _note_codecs(self, header: EventHeader) -> None:
+        for epoch, floor in zip(header.epochs, header.floors or [None] * SECTORS, strict=True):
+            if epoch is not None:
+                self._codecs.add("full" if floor is None else "zero-suppressed")
+                self._floor = max(self._floor, -1.0 if floor is None else floor)
 
     def end(self, end: CountEnd) -> bool:
         """Take in the end of a partition; whether all have ended."""
@@ -134,9 +143,11 @@ class ScanFile:
             "count": self._count.offset,
             "count_name": self._count.name,
             "frames_per_position": self._scan.geometry.frames_per_position,
+            "codec": " and ".join(sorted(self._codecs)),
             "verdict": account.verdict,
             "account": account.model_dump_json(),
             "settings": self._settings(),
+            **({"floor": self._floor} if self._floor >= 0 else {}),
             "annotations": self._scan.annotations,
         }
 

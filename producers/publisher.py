@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from producers.chunker import FilledChunk
 from producers.tail import PartitionTail
@@ -12,14 +14,18 @@ from service.kafka import KafkaError, Message, Producer
 from service.metrics import Metrics
 from service.process import StopFlag
 from topics import chunk
-from topics.chunk import ChunkHeader
-from topics.codec import compress
+from topics.chunk import NO_FLOOR, ChunkHeader
+from topics.codec import Codec, compress
 from topics.geometry import SECTOR_FRAME_BYTES, ScanGeometry
 from topics.keys import chunk_key, marker_key
 from topics.marker import EndMarker, EndReason, Ledger, Marker, PartitionPublished, ResumeMarker, StartMarker
-from topics.registry import raw_topic
+from topics.registry import archive_topic, raw_topic
+
+if TYPE_CHECKING:
+    from producers.suppressor import Suppressor
 
 FLUSH_TIMEOUT_S = 8.0
+Delivered = Callable[[KafkaError | None, Message], None]
 
 
 class Interrupted(Exception):  # noqa: N818  # no error: the process was asked to stop
@@ -39,7 +45,10 @@ class SectorPublisher:
         ordinal: int,
         epoch: int,
         geometry: ScanGeometry,
+        suppressor: Suppressor | None = None,
+        keep_full: int = 0,
     ) -> None:
+        """``keep_full``: every so many-th chunk of a zero-suppressed scan is archived in full, too; 0: none."""
         self.sector, self.ordinal, self.epoch, self.geometry = sector, ordinal, epoch, geometry
         self.first_offsets = [-1] * geometry.partitions
         self.last_offsets = [-1] * geometry.partitions
@@ -48,6 +57,7 @@ class SectorPublisher:
         self._published = [PartitionPublished() for _ in range(geometry.partitions)]
         self._producer, self._metrics, self._stop = producer, metrics, stop
         self._topic = raw_topic(sector)
+        self._suppressor, self._keep_full = suppressor, keep_full
         self._unacknowledged = 0
         self._failure: KafkaError | None = None
 
@@ -87,7 +97,8 @@ class SectorPublisher:
             return
         before = self._with_start(partition)
         sector_frames = filled.sector_frames
-        payload = compress(sector_frames)
+        suppressed = self._suppressor.compress(sector_frames) if self._suppressor else None
+        payload, floor = suppressed or (compress(sector_frames), NO_FLOOR)
         after = PartitionPublished(
             chunks=before.chunks + 1,
             sector_frames=before.sector_frames + len(sector_frames),
@@ -104,9 +115,14 @@ class SectorPublisher:
             present=filled.present,
             published=after,
             first_frame_ns=filled.first_frame_ns,
+            codec=Codec.ZERO_SUPPRESSED if suppressed else Codec.BLOSC2,
+            floor=floor,
         )
         key = chunk_key(self.ordinal, self.geometry, filled.index)
         self._produce(partition, key, chunk.encode(header, payload))
+        if suppressed and self._keep_full and filled.index % self._keep_full == 0:
+            full = dataclasses.replace(header, codec=Codec.BLOSC2, floor=NO_FLOOR)
+            self._archive(partition, key, chunk.encode(full, compress(sector_frames)))
         self._published[partition] = after
         self.last_published_ns = time.time_ns()
 
@@ -176,6 +192,19 @@ class SectorPublisher:
             )
             self._produce(partition, marker_key(self.ordinal, marker.kind), marker.encode())
 
+    def _archive(self, partition: int, key: bytes, value: bytes) -> None:
+        topic = archive_topic(self.sector)
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            self._unacknowledged -= 1
+            if error is not None:
+                self._failure = error
+                return
+            self._metrics.sent.labels(topic).inc()
+            self._metrics.sent_bytes.labels(topic).inc(len(value))
+
+        self._hand_over(topic, partition, key, value, delivered)
+
     def _produce(self, partition: int, key: bytes, value: bytes) -> None:
         def delivered(error: KafkaError | None, message: Message) -> None:
             self._unacknowledged -= 1
@@ -189,9 +218,14 @@ class SectorPublisher:
             self._metrics.sent.labels(self._topic).inc()
             self._metrics.sent_bytes.labels(self._topic).inc(len(value))
 
+        self._hand_over(self._topic, partition, key, value, delivered)
+
+    def _hand_over(self, topic: str, partition: int, key: bytes, value: bytes, delivered: Delivered) -> None:
+        """Give a message to the client, when it has room for it."""
+
         def accepted() -> bool:
             try:
-                self._producer.produce(self._topic, value, key, partition, on_delivery=delivered)
+                self._producer.produce(topic, value, key, partition, on_delivery=delivered)
             except BufferError:
                 return False
             return True

@@ -21,9 +21,11 @@ from producers.publisher import Interrupted, SectorPublisher
 from producers.raw_files import RawFiles, open_raw_files
 from producers.scan_shape import ScanShape
 from producers.standing import FRAMES_PER_CHUNK, Standing
+from producers.suppression import SuppressionSettings
 from service.logs import get_logger
 from service.metrics import Metrics
 from service.process import CommonSettings, StopFlag, run_service
+from service.references import store_reference
 from service.scan_log import ScanLog
 from topics.geometry import MAX_FRAMES, SECTOR_FRAME_BYTES, ScanGeometry
 from topics.marker import EndReason, Ledger
@@ -51,6 +53,7 @@ class ReceiverSettings:
     tee: dict[int, str] = field(default_factory=dict)  # where the live feed is passed on to, an address a sector
     buffer_bytes: int = 2**29
     live: LiveOptions = field(default_factory=LiveOptions)
+    suppression: SuppressionSettings | None = None
 
 
 def run_receiver(settings: ReceiverSettings) -> int:
@@ -69,7 +72,10 @@ def _receive(settings: ReceiverSettings, metrics: Metrics, stop: StopFlag) -> in
             metrics=metrics,
             stop=stop,
             log=log,
+            suppression=settings.suppression,
         )
+        for pixels in settings.suppression.references if settings.suppression else ():
+            store_reference(log, pixels)  # what later counts need is there
         try:
             if files is not None:
                 _receive_files(files, standing, metrics)

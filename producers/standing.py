@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import time
+from typing import TYPE_CHECKING
 
 from producers.publisher import FLUSH_TIMEOUT_S, Interrupted, SectorPublisher
 from producers.scan_shape import ScanShape
+from producers.suppression import SuppressionSettings
 from producers.tail import PartitionTail, read_tails
 from service.catalogue import Scan
 from service.errors import InputError
@@ -21,6 +23,9 @@ from service.version import VERSION
 from topics.geometry import ScanGeometry
 from topics.marker import EndReason, Ledger
 from topics.scan_log import ReceiverStarted, ScanStarted, SectorEnded
+
+if TYPE_CHECKING:
+    from producers.suppressor import Suppressor
 
 # About 1 MB a chunk after compression (docs/decisions/0004-chunk-size.md); constant for a scan.
 FRAMES_PER_CHUNK = 16
@@ -43,11 +48,13 @@ class Standing:
         metrics: Metrics,
         stop: StopFlag,
         log: ScanLog,
+        suppression: SuppressionSettings | None = None,
     ) -> None:
         self.partitions = deployment_partitions(bootstrap)
         self._bootstrap, self._sectors, self._session, self._feed = bootstrap, sectors, session, feed
         self._metrics, self._stop, self._log = metrics, stop, log
         self._producer: Producer = producer(bootstrap, "receiver")
+        self._suppression = suppression
         self._epoch = -1
         self._ending: list[tuple[SectorPublisher, EndReason, Ledger]] = []
         self._next_check = 0.0
@@ -211,6 +218,7 @@ class Standing:
                 sectors=sectors,
                 epoch=self._epoch,
                 feed=self._feed,
+                zero_suppression=self._suppression.stated if self._suppression else None,
             )
         )
         self._log.read_to(offset)
@@ -229,7 +237,17 @@ class Standing:
             ordinal=ordinal,
             epoch=self._epoch,
             geometry=geometry,
+            suppressor=self._suppressor(sector),
+            keep_full=self._suppression.keep_full if self._suppression else 0,
         )
+
+    def _suppressor(self, sector: int) -> Suppressor | None:
+        """A new one for each scan: an automatic floor is found again."""
+        if self._suppression is None:
+            return None
+        from producers.suppressor import make_suppressor  # noqa: PLC0415  # numba, which full chunks do without
+
+        return make_suppressor(self._suppression, sector)
 
     def _resume(self, publisher: SectorPublisher, scan: Scan) -> None:
         tails: list[PartitionTail] = read_tails(self._bootstrap, publisher.sector, self.partitions)

@@ -26,6 +26,7 @@ from topics.scan_log import (
     SessionEnded,
     SessionStarted,
     ThresholdsFound,
+    ZeroSuppression,
 )
 
 State = Literal["running", "complete", "incomplete", "failed"]
@@ -84,6 +85,7 @@ class Scan:
     feed: str
     geometry: ScanGeometry
     started_ms: int
+    zero_suppression: ZeroSuppression | None = None
     stated: set[int] = field(default_factory=set)
     ended: dict[int, SectorEnded] = field(default_factory=dict)
     last_end_ms: int = 0
@@ -199,6 +201,7 @@ class Catalogue:
                 feed=record.feed,
                 geometry=record.geometry,
                 started_ms=timestamp_ms,
+                zero_suppression=record.zero_suppression,
             )
             self.scans[offset] = scan
         scan.stated.update(record.sectors)
@@ -206,11 +209,11 @@ class Catalogue:
 
     def _joinable(self, now_ms: int, record: ScanStarted) -> Scan | None:
         """Newest open scan of the label that none of the stated sectors has seen, and none later."""
-        label = (record.session, record.number, record.feed, record.geometry)
+        label = _label(record)
         for scan in reversed(self.scans.values()):
             if scan.stated & set(record.sectors):
                 return None
-            if (scan.session, scan.number, scan.feed, scan.geometry) == label:
+            if _label(scan) == label:
                 return scan if scan.is_open(now_ms) else None
         return None
 
@@ -236,3 +239,8 @@ class Catalogue:
             count.abandoned = record.why
         elif record.count is None and scan and not scan.counts:
             scan.abandoned = record.why
+
+
+def _label(scan: Scan | ScanStarted) -> tuple[object, ...]:
+    """What the statements of a scan's sectors have in common."""
+    return scan.session, scan.number, scan.feed, scan.geometry, scan.zero_suppression

@@ -48,7 +48,7 @@ class RunSettings:
     source: str
     output: Path
     count: CountSettings
-    variables: dict[str, str]  # that say the same to the counters
+    variables: dict[str, str]  # that say to receivers and counters how to send and to count
     session: str | None = None  # None: the current one of services that are up, else the default one
     counters: int = 1
     bootstrap: str | None = None  # None: the embedded broker
@@ -158,7 +158,8 @@ def _run_beside(
     frames = files.width * files.height * files.frames_per_position
     with ScanLog(up.bootstrap) as log:
         session = log.catch_up().session
-        check_same_settings(up, settings.count, settings.output, settings.session, session)
+        variables = {**settings.variables, "STEMSTREAM_OUTPUT": str(settings.output.absolute())}
+        check_same_settings(up, settings.count, variables, settings.session, session)
         say("services are up: the scan is sent to their receivers")
         scan, finished = send_to_services(up, files, log, lambda sent: report(Progress(frames, sent // SECTORS, 0, 0)))
     report(Progress(frames, frames, frames, finished.account.frames_written))
@@ -312,7 +313,7 @@ def _start_receiver(supervisor: Supervisor, settings: RunSettings, bootstrap: st
     sectors = [part for sector in range(SECTORS) for part in ("--sector", str(sector))]
     arguments = ["--bootstrap", bootstrap, "--from", source, "--session", settings.session or DEFAULT_SESSION]
     arguments += ["--feed", feed]
-    return supervisor.start("receiver", 0, ["receive", *sectors, *arguments], once=True)
+    return supervisor.start("receiver", 0, ["receive", *sectors, *arguments], once=True, environment=settings.variables)
 
 
 def _wait_for_file(

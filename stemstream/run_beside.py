@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from producers.feed_format import FIRST_PORT, sector_addresses
 from producers.feed_sender import FeedSender, SenderSettings
@@ -20,18 +19,21 @@ from topics.scan_log import LIVE, CountFinished, CountSettings
 
 # Scans that the receivers end by themselves, because frames are missing, take their idle timeout longer.
 WAIT_AFTER_SENDING_S = 120.0
+_SENDING = ("zero_suppress", "keep_full")
 
 
-def check_same_settings(up: UpState, count: CountSettings, output: Path, session: str | None, current: str) -> None:
+def check_same_settings(
+    up: UpState, count: CountSettings, variables: dict[str, str], session: str | None, current: str
+) -> None:
     """Refuse settings that are not those of the running services.
 
     Raises
     ------
     InputError
-        A setting of the count, the output folder or the session differs.
+        A setting of the count, zero suppression, the output folder or the session differs.
     """
-    theirs = _said(count_settings(CountOptions.from_variables(up.variables))[0], up.variables.get("STEMSTREAM_OUTPUT"))
-    ours = _said(count, str(output.absolute()))
+    theirs = _said(count_settings(CountOptions.from_variables(up.variables))[0], up.variables)
+    ours = _said(count, variables)
     for name in {**theirs, **ours}:
         if theirs.get(name) != ours.get(name):
             raise InputError(
@@ -44,8 +46,9 @@ def check_same_settings(up: UpState, count: CountSettings, output: Path, session
         )
 
 
-def _said(count: CountSettings, output: str | None) -> dict[str, object]:
-    return {**count.model_dump(), "output": output}
+def _said(count: CountSettings, variables: dict[str, str]) -> dict[str, object]:
+    others = {name: variables.get(f"STEMSTREAM_{name.upper()}") or None for name in ("output", *_SENDING)}
+    return {**count.model_dump(), **others}
 
 
 def send_to_services(

@@ -54,6 +54,13 @@ def unreadable_records() -> Messages:
             "number -1": {"number": -1},
             "absurd geometry": MARKER_LIES["absurd geometry"],
         },
+        "log1_scan_started_suppressed": {
+            "floor NaN": {"zero_suppression": {"floor": NAN}},
+            "floor below 0": {"zero_suppression": {"floor": -1}},
+            "floor that no pixel reaches": {"zero_suppression": {"floor": 65_536}},
+            "a short hash": {"zero_suppression": {"floor": 1, "dark": "0" * 63}},
+            "suppressed by magic": {"zero_suppression": "yes"},
+        },
         "log1_sector_ended": {"sector 4": {"sector": 4}, "offset -1": {"first_offsets": [-1]}},
         "log1_count_started": {
             **{f"name {name!r}": {"name": name} for name in HOSTILE_NAMES},
@@ -102,8 +109,9 @@ def unreadable_records() -> Messages:
         "log1_close_requested": {"ordinal -1": {"ordinal": -1}},
     }
     found = {"no bytes": b""}
+    optional_fields = {"session_": (), "suppressed": ("zero_suppression",), "thresholds": ("why",)}
     for kind, record in RECORDS.items():
-        optional = () if "session" in kind else ("name", "why") if "thresholds" in kind else ("name",)
+        optional = next((names for part, names in optional_fields.items() if part in kind), ("name",))
         messages = broken_json(record.encode(), optional=optional) | lying_json(record.encode(), lies[kind])
         found |= {f"{kind}: {name}": message for name, message in messages.items()}
     return found | {name: message for name, message in encoded().items() if not name.startswith("log1")}

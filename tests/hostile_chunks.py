@@ -63,7 +63,7 @@ def unreadable_chunks() -> dict[str, bytes]:
     lies: dict[str, list[Any]] = {
         "header_size": [0, 4, 119, 120, mask_ends - 1, mask_ends + 1, size, size + 1, 2**31, 2**32 - 1],
         "payload_size": [0, 1, size - mask_ends - 1, size - mask_ends + 1, 2**63, 2**64 - 1],
-        "codec": [0, 2, 255],
+        "codec": [0, 3, 255],
         "sector": [4, 255],
         "ordinal": [-1, -(2**63)],
         "epoch": [-1, -(2**63)],

@@ -37,6 +37,7 @@ import xxhash
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from topics import suppressed
 from topics.codec import Codec, decompress
 from topics.errors import DecodeError
 from topics.geometry import SECTOR_FRAME_BYTES, SECTORS, ScanGeometry
@@ -84,8 +85,12 @@ class Chunk:
     payload: memoryview
 
     def sector_frames(self, out: NDArray[np.uint8]) -> NDArray[np.uint16]:
-        """Decompress into ``out``, see :func:`topics.codec.decompress`: (n, 144, 576) uint16."""
+        """Decompress full sector frames into ``out``, see :func:`topics.codec.decompress`: (n, 144, 576) uint16."""
         return decompress(self.payload, self.header.sector_frames, out)
+
+    def listed_pixels(self) -> NDArray[np.uint16]:
+        """Decompress a zero-suppressed chunk, see :func:`topics.suppressed.decompress`: (m, 2) uint16."""
+        return suppressed.decompress(self.payload, self.header.sector_frames)
 
 
 def encode(header: ChunkHeader, payload: bytes) -> bytes:
@@ -146,6 +151,8 @@ def decode(message: bytes) -> Chunk:
         raise DecodeError(f"floor {floor} is out of range")
     if codec not in set(Codec):
         raise DecodeError(f"codec {codec} is unknown; this version reads {[int(c) for c in Codec]}")
+    if codec == Codec.ZERO_SUPPRESSED and floor < 0:
+        raise DecodeError(f"floor {floor} of a zero-suppressed chunk")
     try:
         geometry = ScanGeometry(
             width=width,

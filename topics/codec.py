@@ -22,6 +22,7 @@ class Codec(IntEnum):
     """Codec id in the chunk header. New ids are added, never reused."""
 
     BLOSC2 = 1
+    ZERO_SUPPRESSED = 2  # topics.suppressed
 
 
 # The Blosc2 header: its size, where its flags and filters are, and what may be in them.

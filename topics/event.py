@@ -26,6 +26,7 @@ from topics.geometry import FRAME_HEIGHT, FRAME_WIDTH, SECTORS, ScanGeometry
 from topics.json_message import Count, JsonMessage, Name, Offset, decode_json
 from topics.marker import EndMarker
 
+Floor = Annotated[float, Field(ge=0, le=65_535, description="counts")]
 _METADATA_KEY = b"stemstream"
 _STREAM_START = b"\xff\xff\xff\xff"  # continuation marker that every Arrow IPC stream begins with
 ALL_SECTORS = (1 << SECTORS) - 1
@@ -34,7 +35,8 @@ ALL_SECTORS = (1 << SECTORS) - 1
 class EventHeader(JsonMessage):
     """Which frames the events are of, and what they were counted from.
 
-    ``payload_bytes`` and ``epochs`` have an entry a sector, None where the chunk of that sector was missing.
+    ``payload_bytes``, ``epochs`` and ``floors`` have an entry a sector, None where its chunk was missing. ``floors``
+    has the floor of a zero-suppressed chunk, in counts, and None for a full one; it is left out if all were full.
     """
 
     schema_id: Literal["evt1"] = "evt1"
@@ -45,6 +47,10 @@ class EventHeader(JsonMessage):
     chunk_index: Count
     payload_bytes: Annotated[list[Count | None], Field(min_length=SECTORS, max_length=SECTORS)]
     epochs: Annotated[list[Offset | None], Field(min_length=SECTORS, max_length=SECTORS)]
+    floors: Annotated[
+        list[Floor | None] | None,
+        Field(min_length=SECTORS, max_length=SECTORS, exclude_if=lambda value: value is None),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Topics are created from here (``stemstream topics create``) and the picture in t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -39,7 +40,13 @@ def raw_topic(sector: int) -> str:
     return f"raw.sector.{sector}"
 
 
+def archive_topic(sector: int) -> str:
+    """Name of the topic with what one sector's receiver keeps in full of zero-suppressed scans."""
+    return f"archive.sector.{sector}"
+
+
 RAW_TOPICS = tuple(raw_topic(sector) for sector in range(SECTORS))
+ARCHIVE_TOPICS = tuple(archive_topic(sector) for sector in range(SECTORS))
 EVENTS = "events"
 REFERENCES = "references"
 SCANS = "scans"
@@ -78,11 +85,25 @@ TOPICS: tuple[Topic, ...] = (
         schema_ids=("ref1", "cal1"),
         key="SHA-256 of the reference, or calibration / scan ordinal / count",
         partitions=1,
-        writers=("counter",),
+        writers=("receiver", "counter"),
         readers=("counter", "sink"),
         retention_ms=FOREVER,
         max_message_bytes=4 * MIB,
         config={"retention.bytes": "-1"},
+    ),
+    *(
+        Topic(
+            name=name,
+            holds=f"full chunks of sector {sector} of zero-suppressed scans, as many as --keep-full says",
+            schema_ids=("chk1",),
+            key="scan ordinal / first scan position of the chunk",
+            partitions="P",
+            writers=("receiver",),
+            readers=("people",),
+            retention_ms=24 * HOUR_MS,
+            config={"segment.bytes": str(256 * MIB)},
+        )
+        for sector, name in enumerate(ARCHIVE_TOPICS)
     ),
     Topic(
         name=EVENTS,
@@ -114,11 +135,10 @@ def topic(name: str) -> Topic:
 
 def picture() -> str:
     """Mermaid flow chart of who writes and reads what, for the README."""
-    raw = "raw.sector.0…3"
     lines = ["flowchart LR", "    detector([live feed or raw files]) --> receiver"]
-    shown: list[tuple[str, Topic]] = [(raw, topic(RAW_TOPICS[0]))]
-    shown += [(t.name, t) for t in TOPICS if t.name not in RAW_TOPICS]
-    for label, entry in shown:
+    shown = {"raw.sector.0…3": topic(RAW_TOPICS[0])}  # first, as it is in the picture's middle
+    shown |= {re.sub(r"sector\.\d", "sector.0…3", t.name): t for t in TOPICS}
+    for label, entry in shown.items():
         node = f'{label.split(".")[0]}[("{label}")]'
         lines += [f"    {writer} --> {node}" for writer in entry.writers]
         lines += [f"    {node} --> {reader}" for reader in entry.readers if reader not in entry.writers]

@@ -118,6 +118,18 @@ class ReceiverStarted(_Record):
     version: Text
 
 
+class ZeroSuppression(JsonMessage):
+    """Only pixels above a floor are sent; ``floor`` None: found from each sector's first frames, see the chunks.
+
+    The floor is one after corrections: ``dark`` and ``gain`` are the SHA-256 of the references that scans suppressed
+    with them have to be counted with.
+    """
+
+    floor: Annotated[float, Field(ge=0, le=65_535, description="counts")] | None = None
+    dark: Sha256 | None = None
+    gain: Sha256 | None = None
+
+
 class ScanStarted(_Record):
     """A receiver's statement that its sectors begin a scan. ``feed`` names the source of one run of the detector."""
 
@@ -128,6 +140,7 @@ class ScanStarted(_Record):
     sectors: Sectors
     epoch: Offset
     feed: Text
+    zero_suppression: Annotated[ZeroSuppression | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class SectorEnded(_Record):

@@ -22,6 +22,7 @@ from stemstream.commands.options import (
     check_name,
 )
 from stemstream.count_options import CountOptions, count_settings, takes_count_options
+from stemstream.suppress_options import KeepFull, ZeroSuppress, check_suppression, suppression_variables
 
 if TYPE_CHECKING:
     from stemstream.run import Progress, RunSummary
@@ -38,6 +39,8 @@ def run(
     counters: Annotated[
         int, typer.Option(min=1, max=64, envvar="STEMSTREAM_COUNTERS", help="Number of counter processes.")
     ] = 1,
+    zero_suppress: ZeroSuppress = None,
+    keep_full: KeepFull = None,
     session: Session = None,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw PNG pictures beside the file.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the summary.")] = False,
@@ -55,11 +58,13 @@ def run(
 
     configure_logs("run", "error")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: what was started is stopped
+    count, _ = count_settings(counting)
+    check_suppression(zero_suppress, keep_full, count)
     settings = RunSettings(
         source=source,
         output=output,
-        count=count_settings(counting)[0],
-        variables=counting.variables(),
+        count=count,
+        variables=counting.variables() | suppression_variables(zero_suppress, keep_full),
         session=check_name("--session", session) if session else None,
         counters=counters,
         bootstrap=bootstrap,

@@ -20,6 +20,7 @@ from stemstream.commands.options import (
     common_settings,
 )
 from stemstream.count_options import CountOptions, count_settings, takes_count_options
+from stemstream.suppress_options import KeepFull, ZeroSuppress, suppression_settings
 from topics.geometry import SECTORS
 
 
@@ -78,6 +79,20 @@ def receive(
         str | None,
         typer.Option(metavar="NAME", help="Session to file the scans under. Default: the one that is current."),
     ] = None,
+    zero_suppress: ZeroSuppress = None,
+    keep_full: KeepFull = None,
+    dark: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", envvar="STEMSTREAM_DARK", help="Dark reference of the counts, for --zero-suppress."
+        ),
+    ] = None,
+    gain: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", envvar="STEMSTREAM_GAIN", help="Gain reference of the counts, for --zero-suppress."
+        ),
+    ] = None,
     feed: Annotated[
         str, typer.Option(help="Names this run of raw files: a restart with the same name resumes its scan.")
     ] = "",
@@ -108,6 +123,7 @@ def receive(
         ready_address=ready,
         tee=sector_addresses(tee, sectors) if tee else {},
         buffer_bytes=int(buffer_gib * 2**30),
+        suppression=suppression_settings(zero_suppress, keep_full, dark, gain),
         live=LiveOptions(size_fields=scan_size_fields, drop_flyback=drop_flyback, idle_timeout_s=idle_timeout),
     )
     raise typer.Exit(run_receiver(settings))

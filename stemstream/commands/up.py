@@ -15,6 +15,7 @@ from service.home import home_dir
 from service.logs import configure_logs
 from stemstream.commands.options import Bootstrap, Output, check_name
 from stemstream.count_options import CountOptions, count_settings, takes_count_options
+from stemstream.suppress_options import KeepFull, ZeroSuppress, check_suppression, suppression_variables
 
 if TYPE_CHECKING:
     from stemstream.up_state import ServiceStatus, UpState
@@ -29,6 +30,8 @@ def up(
     counters: Annotated[
         int, typer.Option(min=1, max=64, envvar="STEMSTREAM_COUNTERS", help="Number of counter processes.")
     ] = 1,
+    zero_suppress: ZeroSuppress = None,
+    keep_full: KeepFull = None,
     session: Annotated[
         str | None,
         typer.Option(
@@ -67,11 +70,12 @@ def up(
     from stemstream.up import UpSettings, serve, serve_in_background  # noqa: PLC0415
 
     configure_logs("up", "warning")
-    count_settings(counting)  # refuses now what the counters would refuse
+    check_suppression(zero_suppress, keep_full, count_settings(counting)[0])
     variables = {
         "STEMSTREAM_OUTPUT": str(output.expanduser().absolute()),
         "STEMSTREAM_COUNTERS": str(counters),
         **counting.variables(),
+        **suppression_variables(zero_suppress, keep_full),
     }
     for name, option, address in (("STEMSTREAM_FROM", "--from", feed), ("STEMSTREAM_READY", "--ready", ready)):
         if address is not None:

@@ -13,12 +13,14 @@ import counting
 from consumers.counting_step import CountingStep
 from consumers.rejoin import JoinedChunk
 from producers.simulator import Simulation
+from producers.suppression import SuppressionSettings
+from producers.suppressor import Suppressor, make_suppressor
 from service.catalogue import Count
 from tests import hostile
 from tests.golden.values import GEOMETRY, RECORDS
 from topics import chunk, raw
-from topics.chunk import Chunk, ChunkHeader
-from topics.codec import compress
+from topics.chunk import NO_FLOOR, Chunk, ChunkHeader
+from topics.codec import Codec, compress
 from topics.event import Events
 from topics.geometry import ScanGeometry
 from topics.marker import PartitionPublished
@@ -54,11 +56,17 @@ def step() -> CountingStep:
 
 
 def sector_of(
-    frames: NDArray[np.uint16], sector: int, present: NDArray[np.bool_], geometry: ScanGeometry = SCAN
+    frames: NDArray[np.uint16],
+    sector: int,
+    present: NDArray[np.bool_],
+    geometry: ScanGeometry = SCAN,
+    suppressor: Suppressor | None = None,
 ) -> Chunk | None:
     """A sector's chunk as the counter gets it; None if no frame is present."""
     if not present.any():
         return None
+    pixels = np.ascontiguousarray(frames[present, 144 * sector : 144 * sector + 144])
+    suppressed = suppressor.compress(pixels) if suppressor else None
     header = ChunkHeader(
         sector=sector,
         ordinal=17,
@@ -68,8 +76,10 @@ def sector_of(
         present=present,
         published=PartitionPublished(last_chunk=geometry.chunks - 1),
         first_frame_ns=0,
+        codec=Codec.ZERO_SUPPRESSED if suppressed else Codec.BLOSC2,
+        floor=suppressed[1] if suppressed else NO_FLOOR,
     )
-    payload = compress(np.ascontiguousarray(frames[present, 144 * sector : 144 * sector + 144]))
+    payload = suppressed[0] if suppressed else compress(pixels)
     decoded = raw.decode(chunk.encode(header, payload))
     assert isinstance(decoded, Chunk)
     return decoded
@@ -179,6 +189,51 @@ def test_references_are_applied_as_stempy_applies_them(step: CountingStep, frame
         assert events.indices[events.offsets[i] : events.offsets[i + 1]].tolist() == expected.tolist()
     plain, _ = step.count(joined(frames, np.ones((4, FRAMES), bool)), Count(22, "live", SETTINGS))
     assert plain.indices.tolist() != events.indices.tolist()
+
+
+def suppressed(
+    frames: NDArray[np.uint16], sectors: tuple[int, ...], settings: SuppressionSettings, present: NDArray[np.bool_]
+) -> JoinedChunk:
+    """A chunk of which only some sectors are zero-suppressed."""
+    parts = (
+        sector_of(frames, s, present[s], suppressor=make_suppressor(settings, s) if s in sectors else None)
+        for s in range(4)
+    )
+    return JoinedChunk(17, SCAN, 0, tuple(parts))
+
+
+@pytest.mark.parametrize("engine", ["fast", "stempy"])
+@pytest.mark.parametrize("floor", [20.0, None], ids=["a floor", "auto"])
+@pytest.mark.parametrize("sectors", [(0, 1, 2, 3), (1, 3)], ids=["all sectors", "two sectors"])
+def test_zero_suppressed_sectors_give_the_electrons_of_full_ones(
+    step: CountingStep, frames: NDArray[np.uint16], engine: str, floor: float | None, sectors: tuple[int, ...]
+) -> None:
+    fields = {"background": 30, "xray": 2000, "engine": engine, "dark": "d" * 64, "gain": "f" * 64}
+    count = Count(22, "live", CountSettings.model_validate(fields))
+    present = np.ones((4, FRAMES), bool)
+    present[1, 2] = present[2, 4] = False
+    full, _ = step.count(joined(frames, present), count)
+    sent = suppressed(frames, sectors, SuppressionSettings(floor, DARK, GAIN), present)
+    events, damaged = step.count(sent, count)
+    assert not damaged
+    assert rows(events) == rows(full)
+    assert sum(map(len, rows(full))) > 100
+    assert events.missing_sectors.tolist() == full.missing_sectors.tolist()
+    assert full.header.floors is None
+    assert events.header.floors is not None
+    for sector, found in enumerate(events.header.floors):
+        assert found is None if sector not in sectors else 0 < (found or 0) <= 30
+
+
+def test_a_damaged_zero_suppressed_sector_counts_as_missing(step: CountingStep, frames: NDArray[np.uint16]) -> None:
+    sent = suppressed(frames, (0, 1, 2, 3), SuppressionSettings(20.0), np.ones((4, FRAMES), bool))
+    first, *others = sent.sectors
+    assert first is not None
+    cut = Chunk(first.header, first.payload[: len(first.payload) // 2])
+    events, damaged = step.count(JoinedChunk(17, SCAN, 0, (cut, *others)), Count(22, "live", SETTINGS))
+    assert len(damaged) == 1
+    assert events.missing_sectors.tolist() == [0b0001] * FRAMES
+    assert len(events.indices) == 0
 
 
 def test_a_count_with_automatic_thresholds_uses_those_that_were_found(

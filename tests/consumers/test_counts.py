@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+import re
+from typing import Any, cast
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.service.memory_log import GEOMETRY, Log
 from topics.errors import DecodeError
 from topics.geometry import ScanGeometry
 from topics.raw import RawMessage
-from topics.scan_log import CountSettings, CountStarted
+from topics.scan_log import CountSettings, CountStarted, ZeroSuppression
 
 MINE = CountSettings(background=33, xray=1000)
 
@@ -88,6 +89,43 @@ def test_what_is_finished_or_given_up_is_not_counted(log: Log) -> None:
     assert counts(log).of_scan(finished) is None
     assert counts(log).of_scan(given_up) is None
     assert counts(log).of_scan(4711) is None
+    assert len(log.records) == written
+
+
+DARK, GAIN = "d" * 64, "f" * 64
+SUPPRESSED = ZeroSuppression(floor=27.5, dark=DARK)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"background": 27.5, "xray": 2000, "dark": DARK}, None),
+        ({"background": 27.25, "xray": 2000, "dark": DARK}, "background threshold 27.25 is below the floor"),
+        ({"background": 40, "xray": 2000}, "dark reference d.* is to be counted with None"),
+        ({"background": 40, "xray": 2000, "dark": DARK, "gain": GAIN}, "the gain reference None"),
+        ({"auto_threshold": {}, "dark": DARK}, "automatic thresholds need full frames"),
+        (
+            {"background": 40, "xray": 2000, "dark": DARK, "row_dark": "mean", "optimized_mean": 9},
+            "row-dark needs full frames",
+        ),
+    ],
+)
+def test_a_zero_suppressed_scan_is_counted_only_if_that_is_exact(
+    log: Log, settings: dict[str, Any], said: str | None
+) -> None:
+    ordinal = log.state(log.receiver(0, 1, 2, 3), 0, 1, 2, 3, zero_suppression=SUPPRESSED)
+    assert ordinal is not None
+    mine = Counts(cast("ScanLog", log), CountSettings.model_validate(settings))
+    count = mine.of_scan(ordinal)
+    if said is None:
+        assert count is not None
+        assert count.running
+        return
+    assert count is None
+    assert log.scans[ordinal].state == "failed"
+    assert re.search(said, log.scans[ordinal].counts["live"].abandoned or "")
+    written = len(log.records)
+    assert mine.of_scan(ordinal) is None
     assert len(log.records) == written
 
 

@@ -85,6 +85,7 @@ def test_json_examples_of_messages_are_the_golden_files() -> None:
             for kind in (
                 "receiver_started",
                 "scan_started",
+                "scan_started_suppressed",
                 "sector_ended",
                 "count_started",
                 "count_started_auto",

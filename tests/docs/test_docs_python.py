@@ -31,7 +31,14 @@ def counted_file(tmp_path: Path) -> Path:
     count = Count(offset=2, name="live", settings=settings, found=found)
     scan_file = ScanFile(scan, count, tmp_path, "sink-0")
     header = EventHeader(
-        ordinal=1, count=2, count_name="live", geometry=geometry, chunk_index=0, payload_bytes=[1] * 4, epochs=[0] * 4
+        ordinal=1,
+        count=2,
+        count_name="live",
+        geometry=geometry,
+        chunk_index=0,
+        payload_bytes=[1] * 4,
+        epochs=[0] * 4,
+        floors=[27.5] * 4,
     )
     indices = np.arange(geometry.frames - 1, dtype=np.uint32)
     offsets = np.minimum(np.arange(geometry.frames + 1), geometry.frames - 1)

@@ -38,6 +38,7 @@ from topics.scan_log import (
     SessionEnded,
     SessionStarted,
     ThresholdsFound,
+    ZeroSuppression,
 )
 
 FOLDER = Path(__file__).parent
@@ -189,6 +190,15 @@ RECORDS: dict[str, LogRecord] = {
     "log1_receiver_started": ReceiverStarted(sectors=[0, 1], host="receiver-01", pid=4711, version="0.1.0"),
     "log1_scan_started": ScanStarted(
         session="2026-01-gold", number=12, geometry=GEOMETRY, sectors=[0, 1], epoch=15, feed="/data/scan 12 · Köln"
+    ),
+    "log1_scan_started_suppressed": ScanStarted(
+        session="2026-01-gold",
+        number=13,
+        geometry=GEOMETRY,
+        sectors=[2],
+        epoch=15,
+        feed="live",
+        zero_suppression=ZeroSuppression(floor=27.5, dark="0123456789abcdef" * 4),
     ),
     "log1_sector_ended": SectorEnded(
         ordinal=17,

@@ -9,6 +9,7 @@ import pytest
 from service.catalogue import IDLE_TIMEOUT_MS
 from tests.service.memory_log import GEOMETRY, Log
 from topics.marker import EndReason
+from topics.scan_log import ZeroSuppression
 
 
 @pytest.fixture
@@ -217,3 +218,11 @@ def test_the_newest_scan_of_a_sector_is_the_last_one_it_stated(log: Log) -> None
     assert newest is not None
     assert newest.ordinal == first
     assert log.catalogue.newest_of_sector(3) is None
+
+
+def test_sectors_that_are_suppressed_differently_are_no_common_scan(log: Log) -> None:
+    first, second = log.receiver(0, 1), log.receiver(2, 3)
+    suppressed = ZeroSuppression(floor=27)
+    ordinal = log.state(first, 0, 1, zero_suppression=suppressed)
+    assert log.state(second, 2, zero_suppression=suppressed) == ordinal
+    assert log.state(second, 3) != ordinal

@@ -30,6 +30,7 @@ from topics.scan_log import (
     SessionEnded,
     SessionStarted,
     ThresholdsFound,
+    ZeroSuppression,
 )
 
 sectors = st.integers(0, 3)
@@ -206,6 +207,13 @@ records: st.SearchStrategy[LogRecord] = st.one_of(
         sectors=_lists_of_sectors,
         epoch=offsets,
         feed=texts,
+        zero_suppression=st.none()
+        | st.builds(
+            ZeroSuppression,
+            floor=st.none() | st.floats(0, 65_535),
+            dark=st.none() | _hashes,
+            gain=st.none() | _hashes,
+        ),
     ),
     st.builds(
         SectorEnded,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 
 from tests.golden.values import FOLDER, golden
-from topics import calibration, dead_letter, event, raw, reference, registry, scan_log
+from topics import calibration, chunk, dead_letter, event, raw, reference, registry, scan_log
 from topics.errors import DecodeError
-from topics.registry import DEAD_LETTERS, EVENTS, RAW_TOPICS, REFERENCES, SCANS, TOPICS, Topic
+from topics.registry import ARCHIVE_TOPICS, DEAD_LETTERS, EVENTS, RAW_TOPICS, REFERENCES, SCANS, TOPICS, Topic
 
 
 def decode_reference_or_calibration(message: bytes) -> object:
@@ -23,6 +24,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     EVENTS: event.decode,
     DEAD_LETTERS: dead_letter.decode,
     **dict.fromkeys(RAW_TOPICS, raw.decode),
+    **dict.fromkeys(ARCHIVE_TOPICS, chunk.decode),
 }
 
 
@@ -70,6 +72,7 @@ def test_raw_and_event_topics_share_the_number_of_partitions_and_the_others_have
         DEAD_LETTERS: 1,
         EVENTS: "P",
         **dict.fromkeys(RAW_TOPICS, "P"),
+        **dict.fromkeys(ARCHIVE_TOPICS, "P"),
     }
 
 
@@ -83,7 +86,7 @@ def test_the_scan_log_and_what_it_points_at_are_kept_for_ever(name: str) -> None
 
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)
 def test_the_picture_shows_every_topic_with_who_writes_and_reads_it(topic: Topic) -> None:
-    label = "raw.sector.0…3" if topic.name in RAW_TOPICS else topic.name
+    label = re.sub(r"sector\.[0-3]$", "sector.0…3", topic.name)
     node = f'{label.split(".")[0]}[("{label}")]'
     lines = [line.strip() for line in registry.picture().splitlines()]
     for writer in topic.writers:
