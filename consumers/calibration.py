@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from consumers.chunk_pixels import Decompressor
 from consumers.counts import Counts
 from consumers.rejoin import JoinedChunk, JoinedEnd, PartitionMerge, position_of
-from counting import Corrections, SuppressedFrames
+from counting import Corrections, SuppressedFrames, thresholds
 from counting.thresholds import ThresholdError, Thresholds, ThresholdSamples
 from service.catalogue import Count, Scan
 from service.kafka import (
@@ -33,6 +33,11 @@ from topics.registry import RAW_TOPICS
 from topics.scan_log import FRAMES_A_BLOCK, AutoThreshold, CountAbandoned, ThresholdsFound
 
 MESSAGES_A_POLL = 32
+
+
+def warm_up() -> None:
+    """Make ready what the first scan would wait for."""
+    thresholds.warm_up()
 
 
 class SampleReader:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.calibration import SampleReader, calibrate
+from consumers.calibration import SampleReader, calibrate, warm_up
 from consumers.chunk_pixels import floors
 from consumers.counting_step import CountingStep
 from consumers.counts import Counts, below_floor
@@ -87,6 +87,8 @@ class _Counter:
         self._counts = Counts(log, settings.count)
         self._step = CountingStep(self._counts.fetch_reference)
         self._samples: SampleReader | None = None  # while thresholds are being found
+        if settings.count.auto_threshold is not None:
+            warm_up()
         slot = settings.slot or f"{platform.node()}-{os.getpid()}"
         self._producer: Producer = transactional_producer(bootstrap, f"counter-{slot}")
         self._consumer: Consumer = consumer(bootstrap, COUNTER_GROUP, **{"isolation.level": "read_uncommitted"})

@@ -176,6 +176,11 @@ class ThresholdSamples:
         )
 
 
+def warm_up() -> None:
+    """Import what the fit needs, so that the first scan does not wait half a second for it."""
+    import scipy.optimize  # noqa: F401, PLC0415
+
+
 def _fit_gaussian(
     first_bin: int, histogram: NDArray[np.int64], start: tuple[float, float, float]
 ) -> tuple[float, float, float]:

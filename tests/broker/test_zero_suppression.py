@@ -107,7 +107,7 @@ def archived(bootstrap: str, ordinal: int) -> dict[tuple[int, int], chunk.Chunk]
             continue
         decoded = chunk.decode(message.value())
         if decoded.header.ordinal == ordinal:
-            found[int(message.topic()[-1]), decoded.header.chunk_index] = decoded
+            found[decoded.header.sector, decoded.header.chunk_index] = decoded
     client.close()
     return found
 
