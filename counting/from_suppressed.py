@@ -27,7 +27,8 @@ from counting.suppressed_frames import SuppressedFrames
 
 PAIR_BYTES = 4  # gap and value
 GREATEST_GAP = 65_535
-VECTOR_PX = 8  # read at a time: 3 side by side, and what else makes a vector
+VECTOR_PX = 4  # read at a time: 3 side by side, and one more
+NOWHERE = np.int32(-2)
 
 _thread = threading.local()
 
@@ -62,17 +63,22 @@ def count(
     n, sector_count = slots.shape
     _, rows, width = sectors[0].shape
     height = sector_count * rows
+    offsets = np.zeros(n + 1, np.int64)
     dark, references = _references(corrections)
-    limits = surviving_range(background, xray) if references is None else (float(background), float(xray))
-    value_type = np.uint16 if references is None else np.float32
-    most_electrons = ((height + 1) // 2) * ((width + 1) // 2)  # one in each 2 x 2 pixels
+    limits: tuple[Any, Any] = (float(background), float(xray))
+    value_type: type[np.generic] = np.float32
+    if references is None:
+        lowest, highest = surviving_range(background, xray)
+        if lowest > highest:
+            return np.empty(0, np.uint32), offsets
+        limits, value_type = (np.uint16(lowest), np.uint16(highest - lowest)), np.uint16
     scratch = (
         _kept("window", (height + 2) * (width + 2) + VECTOR_PX, value_type),  # zeros, before and after
         _kept("places", height * width + 1, np.int32),
         _kept("values", height * width + 1, value_type),
     )
-    found = _kept("found", n * most_electrons + 1, np.int32)
-    offsets = np.zeros(n + 1, np.int64)
+    most_electrons = ((height + 1) // 2) * ((width + 1) // 2)  # one in each 2 x 2 pixels
+    found = _kept("found", n * most_electrons + height * width + 1, np.int32)
     listed = np.array([[sector.listed.ctypes.data, len(sector.listed)] for sector in sectors], np.int64)
     # A copy, as to numba an array that is read-only or not contiguous is another type.
     _count(listed, slots.copy(), (rows, width), limits, dark, references, scratch, found, offsets)
@@ -125,57 +131,47 @@ def _pair(_: object, address: types.Type) -> tuple[Any, Callable[..., ir.Value]]
 
 
 @_instruction
-def _exceeds_neighbours(
+def _exceeds_rows(
     _: object, window: types.Type, place: types.Type, stride: types.Type
 ) -> tuple[Any, Callable[..., ir.Value]]:
-    """Say whether the value at a place exceeds its 8 neighbours. Given the address of the window, it must exceed 0."""
+    """Say whether the value at a place exceeds the 3 nearest in the row above and the 3 in the row below."""
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> ir.Value:  # noqa: ANN401
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         kind = array.data.type.pointee
         vector = ir.VectorType(kind, VECTOR_PX)
         whole = isinstance(kind, ir.IntType)
+        _, place, stride = arguments
+        undefined = ir.Constant(vector, ir.Undefined)
+        lanes = ir.VectorType(_INT32, VECTOR_PX)
 
-        def three(row: int, kept: tuple[int, int, int]) -> ir.Value:
-            """Read the 3 pixels side by side in a row; those not kept, and the rest of the vector, become 0."""
-            first = builder.add(arguments[1], builder.mul(arguments[2], ir.Constant(arguments[2].type, row)))
-            first = builder.sub(first, ir.Constant(first.type, 1))
-            address = builder.bitcast(builder.gep(array.data, [first]), vector.as_pointer())
-            zeros = ir.Constant(vector, [0] * VECTOR_PX)
-            lanes = [lane if lane < 3 and kept[lane] else VECTOR_PX for lane in range(VECTOR_PX)]
-            return builder.shuffle_vector(
-                builder.load(address, align=kind.width // 8 if whole else 4),
-                zeros,
-                ir.Constant(ir.VectorType(_INT32, VECTOR_PX), lanes),
-            )
+        def three(middle: ir.Value) -> ir.Value:
+            address = builder.gep(array.data, [builder.sub(middle, ir.Constant(middle.type, 1))])
+            near = builder.load(builder.bitcast(address, vector.as_pointer()), align=2 if whole else 4)
+            return builder.shuffle_vector(near, undefined, ir.Constant(lanes, [0, 1, 2, 2]))
 
         def exceeds(a: ir.Value, b: ir.Value) -> ir.Value:
             return builder.icmp_unsigned(">", a, b) if whole else builder.fcmp_ordered(">", a, b)
 
-        value = builder.load(builder.gep(array.data, [arguments[1]]))
-        undefined = ir.Constant(vector, ir.Undefined)
+        above, below = three(builder.sub(place, stride)), three(builder.add(place, stride))
+        greatest = builder.select(exceeds(above, below), above, below)
+        value = builder.load(builder.gep(array.data, [place]))
         lone = builder.insert_element(undefined, value, ir.Constant(_INT32, 0))
-        everywhere = builder.shuffle_vector(
-            lone, undefined, ir.Constant(ir.VectorType(_INT32, VECTOR_PX), [0] * VECTOR_PX)
-        )
-        greatest = three(-1, (1, 1, 1))
-        for row, kept in ((0, (1, 0, 1)), (1, (1, 1, 1))):
-            near = three(row, kept)
-            greatest = builder.select(exceeds(near, greatest), near, greatest)
+        everywhere = builder.shuffle_vector(lone, undefined, ir.Constant(lanes, [0] * VECTOR_PX))
         mask = builder.bitcast(exceeds(everywhere, greatest), ir.IntType(VECTOR_PX))
         return builder.icmp_unsigned("==", mask, ir.Constant(mask.type, (1 << VECTOR_PX) - 1))
 
     return types.boolean(window, types.int64, types.int64), write
 
 
-_inlined = njit(inline="always")
+_compiled = njit(nogil=True)
 
 
-@_inlined
+@_compiled
 def _skip(address: int, length: int, row: int, pixel: int, first: int) -> tuple[int, int]:
-    """Pass over rows before a pixel, from a row whose gap begins at `pixel`; give both for the first row not before it.
+    """Pass over the rows before a sector frame, from a row whose gap begins at `pixel` on; give the first one behind.
 
-    Slots that do not ascend are rare: then it begins at the beginning again.
+    Slots that do not ascend are rare: then it starts at the beginning again.
     """
     if pixel > first:
         row, pixel = 0, 0
@@ -188,7 +184,45 @@ def _skip(address: int, length: int, row: int, pixel: int, first: int) -> tuple[
     return row, pixel
 
 
-@_inlined
+@_compiled
+def _take_survivors(
+    address: int,
+    length: int,
+    row: int,
+    pixel: int,
+    end: int,
+    limits: tuple[Any, Any],
+    dark: NDArray[np.uint16] | None,
+    references: NDArray[np.float32] | None,
+    places: NDArray[np.int32],
+    values: NDArray[Any],
+) -> tuple[int, int, int]:
+    """Correct the pixels of a sector frame and list those that survive; give the next row, its pixel, and their number.
+
+    Pixels are numbered as in the whole frame; `end` is the first one behind the sector frame.
+    """
+    used = np.uint64(0)  # unsigned: numba spares the question whether an index is below 0
+    while row < length:
+        pair = _pair(address + PAIR_BYTES * row)
+        listed = pixel + np.int64(pair & np.uint32(GREATEST_GAP))
+        if listed >= end:
+            break
+        raw = np.uint16(pair >> np.uint32(16))
+        if references is not None:
+            value = (np.float32(raw) - references[np.uint64(listed), 0]) * references[np.uint64(listed), 1]
+            survives = (value > limits[0]) & (value < limits[1])
+        else:
+            value = raw if dark is None else np.uint16(raw - dark[np.uint64(listed)])
+            survives = np.uint16(value - limits[0]) <= limits[1]
+        places[used] = listed
+        values[used] = value
+        used += np.uint64(survives)
+        pixel = listed + 1
+        row += 1
+    return row, pixel, np.int64(used)
+
+
+@_compiled
 def _list_maxima(
     window: NDArray[Any],
     places: NDArray[np.int32],
@@ -197,16 +231,30 @@ def _list_maxima(
     stride: int,
     found: NDArray[np.int32],
 ) -> int:
-    """Put values at their places in the window, list the places where they exceed their neighbours, and clear them."""
-    maxima = 0
+    """List the places whose values exceed those of their neighbours; give their number.
+
+    While a value is put into the window it is compared with the one at its left and at its right, which the list has
+    beside it; with the rows above and below when all are there.
+    """
+    places[used] = NOWHERE
+    candidates = np.uint64(0)
+    left_place, left = NOWHERE, values[0]
     for k in range(used):
-        window[places[k]] = values[k]
+        place, value = places[k], values[k]
+        window[np.uint32(place)] = value
+        found[candidates] = place
+        below_left = (left_place == place - 1) & (left >= value)
+        below_right = (places[k + 1] == place + 1) & (values[k + 1] >= value)
+        candidates += np.uint64(not (below_left | below_right))
+        left_place, left = place, value
+    maxima = np.uint64(0)
+    for k in range(candidates):
+        place = found[k]
+        found[maxima] = place
+        maxima += np.uint64(_exceeds_rows(window, np.int64(place), stride))
     for k in range(used):
-        found[maxima] = places[k]
-        maxima += _exceeds_neighbours(window, np.int64(places[k]), stride)
-    for k in range(used):
-        window[places[k]] = 0
-    return maxima
+        window[np.uint32(places[k])] = 0
+    return np.int64(maxima)
 
 
 @njit(cache=True, nogil=True)
@@ -214,7 +262,7 @@ def _count(
     listed: NDArray[np.int64],
     slots: NDArray[np.int64],
     shape: tuple[int, int],
-    limits: tuple[float, float],
+    limits: tuple[Any, Any],
     dark: NDArray[np.uint16] | None,
     references: NDArray[np.float32] | None,
     scratch: tuple[NDArray[Any], NDArray[np.int32], NDArray[Any]],
@@ -226,7 +274,6 @@ def _count(
     rows, width = shape
     sector_px = rows * width
     stride = width + 2  # the window has a pixel of zeros around the frame
-    lowest, highest = limits
     next_rows = np.zeros((len(listed), 2), np.int64)
     for i in range(len(slots)):
         used = 0
@@ -234,29 +281,22 @@ def _count(
             address, length = listed[m]
             first = slots[i, m] * sector_px
             row, pixel = _skip(address, length, next_rows[m, 0], next_rows[m, 1], first)
-            while row < length:
-                pair = _pair(address + PAIR_BYTES * row)
-                listed_pixel = pixel + int(pair & np.uint32(GREATEST_GAP))
-                in_frame = listed_pixel - first + m * sector_px
-                if listed_pixel - first >= sector_px:
-                    break
-                raw = np.uint16(pair >> np.uint32(16))
-                if references is not None:
-                    value = (np.float32(raw) - references[in_frame, 0]) * references[in_frame, 1]
-                    survives = (value > lowest) & (value < highest)
-                elif dark is not None:
-                    value = np.uint16(raw - dark[in_frame])
-                    survives = (value >= lowest) & (value <= highest)
-                else:
-                    value = raw
-                    survives = (value >= lowest) & (value <= highest)
-                places[used] = in_frame
-                values[used] = value
-                used += survives
-                pixel = listed_pixel + 1
-                row += 1
+            to_frame = m * sector_px - first
+            row, pixel, taken = _take_survivors(
+                address,
+                length,
+                row,
+                pixel + to_frame,
+                (m + 1) * sector_px,
+                limits,
+                dark,
+                references,
+                places[used:],
+                values[used:],
+            )
             next_rows[m, 0] = row
-            next_rows[m, 1] = pixel
+            next_rows[m, 1] = pixel - to_frame
+            used += taken
         for k in range(used):
             y = np.int32((places[k] + 0.5) * (1 / width))
             places[k] += np.int32(2) * y + np.int32(stride + 1)
