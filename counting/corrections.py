@@ -107,7 +107,7 @@ class Corrections:
             raise ValueError(f"row_dark: expected one of {', '.join(ROW_DARK_STATISTICS)}, got {self.row_dark!r}")
         if self.optimized_mean is None:
             raise ValueError("optimized_mean: expected a mean in detector counts with row_dark, got none")
-        if not abs(self.optimized_mean) <= np.finfo(np.float32).max:
+        if not abs(self.optimized_mean) <= float(np.finfo(np.float32).max):
             raise ValueError(f"optimized_mean: expected a mean in detector counts, got {self.optimized_mean}")
 
 

@@ -215,7 +215,9 @@ def _fit_gaussian(
         )
     amplitude, centre, width = float(fitted[0]), float(fitted[1]), abs(float(fitted[2]))
     converged = status in (1, 2, 3, 4) and all(map(math.isfinite, fitted))
-    if not converged or amplitude <= 0 or width == 0:
+    reach = width + 1  # noise cut off at 0 may have its mean a little below
+    within = bins[0] - reach <= centre <= bins[-1] + reach and 0 < width < len(bins)
+    if not (converged and within and amplitude > 0):
         raise ThresholdError(
             f"no Gaussian fits the samples' histogram: amplitude {amplitude:.6g}, mean {centre:.6g}, "
             f"standard deviation {width:.6g}; {' '.join(message.split())}"
