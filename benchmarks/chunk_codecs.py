@@ -62,7 +62,7 @@ def measure_one(context: Context, name: str, frames: Pixels, scan: Scan, frames_
     pack = packer(name)
     sectors = frames.reshape(-1, frames_per_chunk, SECTORS, SECTOR_ROWS, frames.shape[2]).swapaxes(1, 2)
     chunks = [np.ascontiguousarray(sector) for chunk in sectors for sector in chunk]
-    runs = [run_once(pack, chunks) for _ in range(context.plan.repeats + 1)][1:]
+    runs = context.repeat(lambda: run_once(pack, chunks))
     summary = summarise(runs)
     figures = ", ".join(f"{figure} {value['median']:.2f}" for figure, value in summary.items())
     context.say(f"codecs: {name}, {scan.name}, {frames_per_chunk} frames a chunk: {figures}")

@@ -1,5 +1,6 @@
 """``stemstream`` as a person calls it."""
 
+import os
 import subprocess
 import sys
 from functools import cache
@@ -32,4 +33,4 @@ def stemstream(*words: object, environment: dict[str, str] | None = None, timeou
 @cache
 def has_option(name: str, option: str) -> bool:
     """Whether a command of this version has an option."""
-    return option in stemstream(name, "--help", timeout_s=60)
+    return option in stemstream(name, "--help", environment=os.environ | {"COLUMNS": "200"}, timeout_s=60)

@@ -67,23 +67,26 @@ def idle(system: System) -> dict[str, float]:
 
 
 def measure_one(context: Context, system: System, workload: EndToEnd) -> dict[str, Any]:
-    """Run the contenders in turn; the first round warms up and is not counted."""
+    """Run the contenders in turn."""
     scan = workload.scan
     contenders = [name for name in workload.contenders if is_there(context, name)]
-    runs: dict[str, list[Run]] = {name: [] for name in contenders}
     with raw_scan(scan, context.scratch) as raw:
         out = fast_folder(scan, context.scratch) / "out"
         ways = {name: way(name, system, scan, raw, out) for name in contenders}
-        for repeat in range(context.plan.repeats + 1):
-            for name, run in ways.items():
-                figures = run()
-                context.say(f"{scan.name}: {name}: {line(figures)}{'' if repeat else ' (warming up)'}")
-                if repeat:
-                    runs[name].append(figures)
+        rounds = context.repeat(partial(run_round, context, scan.name, ways))
     return {
         "workload": {"electrons": scan.electrons, "edge": scan.edge, "noise": scan.noise, "frames": scan.frames},
-        "contenders": {name: summarise(figures) for name, figures in runs.items()},
+        "contenders": {name: summarise([runs[name] for runs in rounds]) for name in contenders},
     }
+
+
+def run_round(context: Context, scan: str, ways: dict[str, Callable[[], Run]]) -> dict[str, Run]:
+    """Run each contender once."""
+    runs = {}
+    for name, run in ways.items():
+        runs[name] = run()
+        context.say(f"{scan}: {name}: {line(runs[name])}")
+    return runs
 
 
 def is_there(context: Context, contender: str) -> bool:

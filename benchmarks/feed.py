@@ -4,38 +4,43 @@
 lost or the file comes late. The sender is not counted: in real life it is the camera's.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accounting import CpuMeter, forget_peaks, peak_megabytes
-from benchmarks.command_line import CommandError
+from benchmarks.command_line import CommandError, has_option
 from benchmarks.context import Context
 from benchmarks.raw_scans import raw_scan
 from benchmarks.spread import summarise
 from benchmarks.system import System, services_up
 from benchmarks.tail import measure_tail
 
-FIRST_RATE = 200.0  # frames/s
-STEP = 1.25
 LATE_S = 2.0
 SHOWN = ("complete", "seconds", "frames_per_second", "latency_seconds")
 
 
 def measure(context: Context) -> dict[str, Any]:
-    """Measure the feed, and then the tail at half of its highest rate."""
-    with services_up(context.scratch, context.plan.feed.background, live=True) as system:
-        feed = measure_feed(context, system)
-        return {"feed": feed, "tail": measure_tail(context, system, feed["rate"] / 2)}
+    """Measure the feed, and then the tail at half of its highest rate; and the feed with zero suppression."""
+    scan, plan = context.plan.feed, context.plan
+    with services_up(context.scratch, scan.background, live=True) as system:
+        feed = measure_feed(context, system, plan.feed_rates)
+        measured = {"feed": feed, "tail": measure_tail(context, system, feed["rate"] / 2)}
+    if not has_option("up", "--zero-suppress"):
+        context.say("feed: zero suppression is left out, `stemstream up` has no --zero-suppress yet")
+        return measured
+    with services_up(context.scratch, scan.background, live=True, floor=scan.floor) as system:
+        return measured | {"suppressed feed": measure_feed(context, system, plan.suppressed_rates)}
 
 
-def measure_feed(context: Context, system: System) -> dict[str, Any]:
+def measure_feed(context: Context, system: System, rates: Sequence[float]) -> dict[str, Any]:
     """Find the highest rate, then measure at it as often as it takes for a spread."""
     scan = context.plan.feed
     with raw_scan(scan, context.scratch) as raw:
-        tried = climb(context, system, raw)
+        tried = climb(context, system, raw, rates)
         rate = max((each["rate"] for each in tried if each["went_well"]), default=0.0)
         if not rate:
-            raise CommandError(f"the live feed cannot take {FIRST_RATE:.0f} frames/s")
+            raise CommandError(f"the live feed cannot take {rates[0]:g} frames/s")
         runs = [send(system, raw, rate) for _ in range(context.plan.repeats)]
     lost = sum(not each["complete"] for each in runs)
     return {"frames": scan.frames, "electrons": scan.electrons, "rate": rate, "tried": tried, "lost": lost} | {
@@ -43,16 +48,17 @@ def measure_feed(context: Context, system: System) -> dict[str, Any]:
     }
 
 
-def climb(context: Context, system: System, raw: Path) -> list[dict[str, Any]]:
+def climb(context: Context, system: System, raw: Path, rates: Sequence[float]) -> list[dict[str, Any]]:
     """Send a scan at higher and higher rates, until frames are lost or the file comes late."""
-    send(system, raw, FIRST_RATE)  # warms up
+    send(system, raw, rates[0])  # warms up
     tried: list[dict[str, Any]] = []
-    while not tried or tried[-1]["went_well"]:
-        rate = FIRST_RATE * STEP ** len(tried)
+    for rate in rates:
         figures = send(system, raw, rate)
         went_well = figures["complete"] and figures["latency_seconds"] <= LATE_S
         tried.append({"rate": rate, "went_well": went_well} | {name: figures[name] for name in SHOWN})
         context.say(f"feed: {tried[-1]}")
+        if not went_well:
+            break
     return tried
 
 

@@ -7,6 +7,7 @@ chunks through the broker, with this project's client settings and nothing else.
 import multiprocessing
 import socket
 import time
+import uuid
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -17,8 +18,7 @@ from benchmarks.accounting import CpuMeter
 from benchmarks.context import Context
 from benchmarks.peers.stopwatch import cpu_seconds
 from benchmarks.spread import summarise
-from benchmarks.system import System, services_up
-from benchmarks.workloads import Scan
+from benchmarks.system import Broker, broker_up
 from service.kafka import TopicPartition, consumer, poll_batch, producer, raise_for
 from topics.geometry import SECTOR_FRAME_BYTES
 
@@ -32,15 +32,14 @@ TIMEOUT_S = 120.0
 
 def measure(context: Context) -> dict[str, Any]:
     """Measure memory, the loopback, and the broker at each chunk size of the plan."""
-    repeats = context.plan.repeats
     results: dict[str, Any] = {
-        "memory": summarise([memory() for _ in range(repeats + 1)][1:]),
-        "loopback": summarise([loopback(context.plan.limit_megabytes) for _ in range(repeats + 1)][1:]),
+        "memory": summarise(context.repeat(memory)),
+        "loopback": summarise(context.repeat(lambda: loopback(context.plan.limit_megabytes))),
     }
     for name, summary in results.items():
         context.say(f"limits: {name}: {shown(summary)}")
-    with services_up(context.scratch, Scan(500).background) as system:
-        results["broker"] = [broker(context, system, frames) for frames in context.plan.chunk_sizes]
+    with broker_up(context.scratch) as broker:
+        results["broker"] = [through(context, broker, frames) for frames in context.plan.chunk_sizes]
     return results
 
 
@@ -94,30 +93,33 @@ def _send(port: int, megabytes: int, pipe: Connection) -> None:
     pipe.send(cpu_seconds() - cpu)
 
 
-def broker(context: Context, system: System, frames_per_chunk: int) -> dict[str, Any]:
+def through(context: Context, broker: Broker, frames_per_chunk: int) -> dict[str, Any]:
     """Messages as large as chunks of so many sector frames, produced, then consumed."""
     size = int(frames_per_chunk * SECTOR_FRAME_BYTES / COMPRESSION)
     number = max(PARTITIONS, context.plan.limit_megabytes * 1_000_000 // size)
     message = np.random.default_rng(0).bytes(size)  # does not compress
-    runs = []
-    for repeat in range(context.plan.repeats + 1):
-        topic = f"benchmark-{frames_per_chunk}-{repeat}"
-        admin = AdminClient({"bootstrap.servers": system.bootstrap})
-        config = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
-        admin.create_topics([NewTopic(topic, PARTITIONS, 1, config=config)])[topic].result()
-        runs.append({"produce": produce(system, topic, message, number), "consume": consume(system, topic, number)})
-        admin.delete_topics([topic])[topic].result()
-    summary = summarise(runs[1:])
+    summary = summarise(context.repeat(lambda: there_and_back(broker, message, number)))
     for way, figures in summary.items():
         context.say(f"limits: {way} messages of {size} bytes: {shown(figures)}")
     return {"frames_per_chunk": frames_per_chunk, "message_bytes": size, **summary}
 
 
-def produce(system: System, topic: str, message: bytes, number: int) -> dict[str, float]:
+def there_and_back(broker: Broker, message: bytes, number: int) -> dict[str, dict[str, float]]:
+    """Produce messages into a topic of their own, then consume them."""
+    topic = f"benchmark-{uuid.uuid4()}"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    config = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    admin.create_topics([NewTopic(topic, PARTITIONS, 1, config=config)])[topic].result()
+    figures = {"produce": produce(broker, topic, message, number), "consume": consume(broker, topic, number)}
+    admin.delete_topics([topic])[topic].result()
+    return figures
+
+
+def produce(broker: Broker, topic: str, message: bytes, number: int) -> dict[str, float]:
     """Acknowledged messages; figures per GB of messages."""
-    client = producer(system.bootstrap, "benchmark")
+    client = producer(broker.bootstrap, "benchmark")
     client.list_topics(topic)  # connected
-    begin = _Begin(system)
+    begin = _Begin(broker)
     for index in range(number):
         while True:
             try:
@@ -130,10 +132,10 @@ def produce(system: System, topic: str, message: bytes, number: int) -> dict[str
     return begin.figures(number * len(message))
 
 
-def consume(system: System, topic: str, number: int) -> dict[str, float]:
+def consume(broker: Broker, topic: str, number: int) -> dict[str, float]:
     """All messages, CRCs checked; figures per GB of messages."""
-    client = consumer(system.bootstrap, "benchmark")
-    begin = _Begin(system)
+    client = consumer(broker.bootstrap, "benchmark")
+    begin = _Begin(broker)
     client.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
     received = messages = 0
     while messages < number:
@@ -151,14 +153,14 @@ def consume(system: System, topic: str, number: int) -> dict[str, float]:
 class _Begin:
     """When a transfer began, and what broker and client had used then."""
 
-    def __init__(self, system: System) -> None:
-        self._broker = CpuMeter({"kafka": system.processes["kafka"]})
+    def __init__(self, broker: Broker) -> None:
+        self._broker = CpuMeter({"broker": broker.process})
         self._client, self.wall = cpu_seconds(), time.perf_counter()
 
     def figures(self, size: int) -> dict[str, float]:
         seconds, client = time.perf_counter() - self.wall, cpu_seconds() - self._client
         return {
             "megabytes_per_second": size / 1e6 / seconds,
-            "broker_cpu_seconds_per_gb": self._broker.seconds()["kafka"] / (size / 1e9),
+            "broker_cpu_seconds_per_gb": self._broker.seconds()["broker"] / (size / 1e9),
             "client_cpu_seconds_per_gb": client / (size / 1e9),
         }

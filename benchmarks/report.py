@@ -96,10 +96,11 @@ def throughput(results: Results) -> str:
                     shown(figures["frames_per_second"], 0),
                     f"{figures['megabytes_per_second']['median']:.0f}",
                     shown(figures["cpu_seconds_per_gb"]["total"]),
+                    f"1/{figures['compression_ratio']['median']:.1f}" if "compression_ratio" in figures else "",
                     f"{figures['electrons_per_frame']['median']:.1f}",
                 ]
             )
-    head = ["electrons, scan", "way", "frames/s", "MB/s", "CPU s/GB", "electrons counted a frame"]
+    head = ["electrons, scan", "way", "frames/s", "MB/s", "CPU s/GB", "traffic", "electrons counted a frame"]
     return markdown(head, rows) if rows else ""
 
 
@@ -236,16 +237,14 @@ def feed(results: Results) -> str:
     live = results["benchmarks"].get("live")
     if not live:
         return ""
-    rows = [
-        [
-            f"{each['rate']:.0f}",
-            "complete" if each["complete"] else "frames lost",
-            f"{each['frames_per_second']:.0f}",
-            f"{each['latency_seconds']:.2f}",
-        ]
-        for each in live["feed"]["tried"]
-    ]
-    return markdown(["sent, frames/s", "scan", "counted, frames/s", "file after the last chunk, s"], rows)
+    rows = []
+    for name, said in (("feed", "full frames"), ("suppressed feed", "zero-suppressed")):
+        for each in live.get(name, {"tried": []})["tried"]:
+            how = "complete" if each["complete"] else "frames lost"
+            rows.append(
+                [said, f"{each['rate']:.0f}", how, f"{each['frames_per_second']:.0f}", f"{each['latency_seconds']:.2f}"]
+            )
+    return markdown(["codec", "sent, frames/s", "scan", "counted, frames/s", "file after the last chunk, s"], rows)
 
 
 def tail(results: Results) -> str:

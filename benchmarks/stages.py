@@ -7,6 +7,7 @@ them (the Kafka client, the metrics, Python in between) is its figure in `benchm
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def measure(context: Context) -> list[dict[str, Any]]:
     for electrons in context.plan.stage_electrons:
         scan = Scan(electrons, edge=EDGE)
         with raw_scan(scan, context.scratch) as raw:
-            runs = [run_once(scan, raw, context.scratch) for _ in range(context.plan.repeats + 1)][1:]
+            runs = context.repeat(partial(run_once, scan, raw, context.scratch))
         summary = summarise(runs)
         measured.append({"electrons": electrons, "frames": scan.frames, "cpu_seconds_per_gb": summary})
         medians = ", ".join(f"{name} {value['median']:.3f}" for name, value in summary.items())

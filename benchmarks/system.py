@@ -184,23 +184,20 @@ def wait_for_usage(process: subprocess.Popen[bytes]) -> resource.struct_rusage:
 
 
 @contextmanager
-def services_up(scratch: Path, background: float, *, counters: int = 1, live: bool = False) -> Iterator[System]:
+def services_up(scratch: Path, background: float, *, live: bool = False, floor: int | None = None) -> Iterator[System]:
     """Start the services in a home of their own, without a live receiver unless ``live``; stop and forget them.
+
+    ``floor``: what the live receiver suppresses, in counts.
 
     Raises
     ------
     CommandError
         They do not start; what they said is in it.
     """
-    home, output = scratch / "home", scratch / "counted"
-    for folder in (home, output):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    others = {name: text for name, text in os.environ.items() if not name.startswith("STEMSTREAM_")}
-    libs = {name: text for name, text in os.environ.items() if name == "STEMSTREAM_KAFKA_LIBS"}
-    environment = others | libs
-    environment["STEMSTREAM_HOME"] = str(home)
-    options = ["--output", output, "--background", background, "--xray", XRAY, "--counters", counters, "--detach"]
+    home, output = _empty(scratch / "home"), _empty(scratch / "counted")
+    environment = _environment(home)
+    options = ["--output", output, "--background", background, "--xray", XRAY, "--detach"]
+    options += ["--zero-suppress", floor] if floor is not None else []
     if live:
         port = _free_ports(SECTORS)
         environment["STEMSTREAM_FROM"] = f"tcp://127.0.0.1:{port}"
@@ -218,6 +215,41 @@ def services_up(scratch: Path, background: float, *, counters: int = 1, live: bo
         stemstream("down", environment=environment)
         shutil.rmtree(home, ignore_errors=True)
         shutil.rmtree(output, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Broker:
+    """The embedded broker alone."""
+
+    bootstrap: str
+    process: psutil.Process
+
+
+@contextmanager
+def broker_up(scratch: Path) -> Iterator[Broker]:
+    """Start the embedded broker in a home of its own; stop and forget it."""
+    home = _empty(scratch / "home")
+    environment = _environment(home)
+    try:
+        stemstream("broker", "start", environment=environment)
+        state = json.loads(stemstream("broker", "status", "--json", environment=environment))
+        yield Broker(state["bootstrap"], psutil.Process(state["pid"]))
+    finally:
+        stemstream("broker", "stop", environment=environment)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Variables for commands with a home of their own; of the shell's settings only where Kafka's jars are."""
+    others = {name: text for name, text in os.environ.items() if not name.startswith("STEMSTREAM_")}
+    libs = {name: text for name, text in os.environ.items() if name == "STEMSTREAM_KAFKA_LIBS"}
+    return others | libs | {"STEMSTREAM_HOME": str(home)}
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 @contextmanager

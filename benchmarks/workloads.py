@@ -54,11 +54,18 @@ class Series:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that one run of the benchmarks measures; ``repeats`` are timed runs after one that is not counted."""
+    """All that one run of the benchmarks measures: ``repeats`` timed runs after ``warm_ups`` that are not counted.
+
+    ``feed_rates`` are tried one after the other until frames are lost, in frames/s; ``suppressed_rates`` likewise with
+    zero suppression.
+    """
 
     repeats: int
+    warm_ups: int
     end_to_end: tuple[EndToEnd, ...]
     feed: Scan
+    feed_rates: tuple[float, ...]
+    suppressed_rates: tuple[float, ...]
     tails: tuple[Series, ...]
     codec_noises: tuple[float, ...]
     codec_electrons: tuple[int, ...]
@@ -76,8 +83,9 @@ SOCKET_WAY = "socket way"
 
 FULL = Plan(
     repeats=5,
+    warm_ups=1,
     end_to_end=(
-        EndToEnd(Scan(80), (OURS, SUPPRESSED, FILE_WAY, SOCKET_WAY)),
+        EndToEnd(Scan(80), (OURS, SUPPRESSED)),
         EndToEnd(Scan(100), (OURS, SUPPRESSED, FILE_WAY, SOCKET_WAY)),
         EndToEnd(Scan(500), (OURS, TWO_COUNTERS, SUPPRESSED, FILE_WAY, SOCKET_WAY)),
         EndToEnd(Scan(2000), (OURS, SUPPRESSED, FILE_WAY, SOCKET_WAY)),
@@ -86,24 +94,29 @@ FULL = Plan(
         EndToEnd(Scan(500, noise=10), (OURS,)),
     ),
     feed=Scan(500),
+    feed_rates=tuple(200 * 1.25**step for step in range(16)),
+    suppressed_rates=tuple(500 * 1.25**step for step in range(16)),
     tails=(Series(64, 100), Series(128, 5), Series(256, 5)),
     codec_noises=(2, 5, 10),
     codec_electrons=(80, 500, 2000),
     chunk_sizes=(4, 8, 16, 32, 64),
     stage_electrons=(80, 100, 500, 2000),
     limit_megabytes=2000,
-    recall_frames=1200,
+    recall_frames=400,
 )
 
 QUICK = Plan(
     repeats=1,
+    warm_ups=0,
     end_to_end=(EndToEnd(Scan(500, edge=24), (OURS, TWO_COUNTERS, SUPPRESSED, FILE_WAY, SOCKET_WAY)),),
     feed=Scan(500, edge=24),
+    feed_rates=(200, 400),
+    suppressed_rates=(400,),
     tails=(Series(16, 3),),
     codec_noises=(5,),
     codec_electrons=(500,),
     chunk_sizes=(16,),
     stage_electrons=(500,),
     limit_megabytes=200,
-    recall_frames=120,
+    recall_frames=40,
 )

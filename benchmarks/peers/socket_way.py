@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stempy.image import electron_count_frame
 from stempy.io import SparseArray
 
-from benchmarks.peers.stopwatch import Stopwatch
+from benchmarks.peers.stopwatch import Stopwatch, cpu_seconds
 from producers.raw_files import RawFiles, open_raw_files
 from topics.geometry import FRAME_HEIGHT, FRAME_WIDTH, SECTOR_ROWS, SECTORS
 
@@ -31,7 +31,7 @@ def main(raw: Path, out: Path, background: float, xray: float) -> None:
     files = open_raw_files(str(raw))
     context = zmq.Context()
     workers = [Worker(context, background, xray) for _ in range(WORKERS)]
-    watch = Stopwatch()
+    watch = Stopwatch(sum(worker.used_to_start for worker in workers))
     send(files, workers)
     counted: Counted = {}
     for worker in workers:
@@ -56,7 +56,7 @@ class Worker:
         self._process.start()
         there.close()
         self._pipe = here
-        here.recv()  # it has imported what it needs, and is connected
+        self.used_to_start: float = here.recv()  # CPU seconds until it had imported what it needs, and was connected
 
     def result(self) -> Counted:
         """Ask for what was counted, and end it."""
@@ -82,7 +82,7 @@ def count_frames(port: int, background: float, xray: float, pipe: Connection) ->
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
     socket.set_hwm(MESSAGES_IN_A_SOCKET)
     socket.connect(f"tcp://127.0.0.1:{port}")
-    pipe.send("ready")
+    pipe.send(cpu_seconds())
     joining: dict[int, tuple[NDArray[np.uint16], set[int]]] = {}
     counted: Counted = {}
     while True:
