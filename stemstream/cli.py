@@ -12,7 +12,7 @@ from service.errors import FaultError, StemstreamError
 from service.kafka import KafkaException
 from service.process import print_error
 from service.version import VERSION
-from stemstream.commands import broker, compare, dark, run, scans, send, services, session, simulate, topics, up
+from stemstream.commands import broker, compare, dark, plan, run, scans, send, services, session, simulate, topics, up
 
 INTERRUPTED_EXIT_CODE = 130  # as a shell has it for Ctrl-C
 
@@ -35,6 +35,7 @@ app.command("count")(services.count)
 app.command("sink")(services.sink)
 app.command("compare")(compare.compare)
 app.command("dark")(dark.dark)
+app.command("plan")(plan.plan)
 app.add_typer(session.app, name="session")
 app.add_typer(scans.app, name="scans")
 app.add_typer(topics.app, name="topics")
