@@ -204,7 +204,7 @@ def _take_survivors(
     used = np.uint64(0)  # unsigned: numba spares the question whether an index is below 0
     while row < length:
         pair = _pair(address + PAIR_BYTES * row)
-        listed = pixel + np.int64(pair & np.uint32(GREATEST_GAP))
+        listed = pixel + int(pair & np.uint32(GREATEST_GAP))
         if listed >= end:
             break
         raw = np.uint16(pair >> np.uint32(16))
@@ -219,7 +219,7 @@ def _take_survivors(
         used += np.uint64(survives)
         pixel = listed + 1
         row += 1
-    return row, pixel, np.int64(used)
+    return row, pixel, int(used)
 
 
 @_compiled
@@ -254,7 +254,7 @@ def _list_maxima(
         maxima += np.uint64(_exceeds_rows(window, np.int64(place), stride))
     for k in range(used):
         window[np.uint32(places[k])] = 0
-    return np.int64(maxima)
+    return int(maxima)
 
 
 @njit(cache=True, nogil=True)
