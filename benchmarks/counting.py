@@ -1,11 +1,12 @@
 """How fast electrons are counted on one core: the fast engine, stempy, and np.max over the same memory.
 
-Run as ``python -m benchmarks.counting [--json]``. All are timed in turn in one run, so that a busy machine slows all of
-them; the table gives medians. The frames (85 MB) are more than most caches hold. stempy's electron_count_frame is timed
-on the first few of them, and the electrons of these are compared.
+Run as ``python -m benchmarks.counting [--json]``. All are timed in turn in one run, in CPU time, so that a busy machine
+disturbs all of them alike; the table gives medians. The frames (85 MB) are more than most caches hold. stempy's
+electron_count_frame is timed on the first few of them, and the electrons of these are compared.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -28,6 +29,7 @@ STEMPY_FRAMES = 8
 DENSITIES = (80, 500, 2000)  # electrons a frame
 BACKGROUND = 34.5  # 4.5 standard deviations above the offset, as automatic thresholds would find it
 XRAY = 2000.0
+PEDESTAL = 12  # of the noise; the dark reference is as high on average, the background threshold with it lower
 
 
 def simulate(electrons: int) -> NDArray[np.uint16]:
@@ -35,7 +37,7 @@ def simulate(electrons: int) -> NDArray[np.uint16]:
     rng = np.random.default_rng(electrons)
     frames = rng.standard_normal((FRAMES, HEIGHT, WIDTH), np.float32)
     frames *= 5
-    frames += 12
+    frames += PEDESTAL
     for frame in frames:
         centre = rng.uniform(0, HEIGHT, (2, electrons))
         pixel = centre.astype(np.int64)
@@ -49,44 +51,73 @@ def simulate(electrons: int) -> NDArray[np.uint16]:
     return np.clip(np.rint(frames), 0, 65_535).astype(np.uint16)
 
 
+def references() -> dict[str, NDArray[np.float32]]:
+    """Give a dark reference and a gain."""
+    rng = np.random.default_rng(1)
+    dark, gain = rng.normal(PEDESTAL, 1, (HEIGHT, WIDTH)), rng.normal(1, 0.05, (HEIGHT, WIDTH))
+    return {"dark": dark.astype(np.float32), "gain": gain.astype(np.float32)}
+
+
 def measure(electrons: int, repeats: int) -> dict[str, Any]:
     """Time every contender in turn, `repeats` times, on frames of one density."""
     frames = simulate(electrons)
     sectors = tuple(np.ascontiguousarray(frames[:, m * ROWS : (m + 1) * ROWS]) for m in range(SECTORS))
     slots = np.repeat(np.arange(FRAMES)[:, np.newaxis], SECTORS, axis=1)
     few = frames[:STEMPY_FRAMES]
+    both = references()
+    dark = {"dark": both["dark"]}
+    with_dark, with_both = counting.Corrections(**dark), counting.Corrections(**both)
+    lower = BACKGROUND - PEDESTAL
     contenders: dict[str, tuple[int, Callable[[], object]]] = {
-        "fast, frames": (FRAMES, lambda: counting.count_frames(frames, BACKGROUND, XRAY)),
+        "fast": (FRAMES, lambda: counting.count_frames(frames, BACKGROUND, XRAY)),
         "fast, 4 sectors": (FRAMES, lambda: counting.count_sectors(sectors, slots, BACKGROUND, XRAY)),
-        "stempy": (STEMPY_FRAMES, lambda: count_with_stempy(few)),
+        "stempy": (STEMPY_FRAMES, lambda: count_with_stempy(few, BACKGROUND)),
+        "fast, 4 sectors, dark": (
+            FRAMES,
+            lambda: counting.count_sectors(sectors, slots, lower, XRAY, corrections=with_dark),
+        ),
+        "stempy, dark": (STEMPY_FRAMES, lambda: count_with_stempy(few, lower, **dark)),
+        "fast, dark + gain": (FRAMES, lambda: counting.count_frames(frames, lower, XRAY, **both)),
+        "fast, 4 sectors, dark + gain": (
+            FRAMES,
+            lambda: counting.count_sectors(sectors, slots, lower, XRAY, corrections=with_both),
+        ),
+        "stempy, dark + gain": (STEMPY_FRAMES, lambda: count_with_stempy(few, lower, **both)),
         "np.max": (FRAMES, frames.max),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats + 1):
         for name, (count, run) in contenders.items():
-            begin = time.perf_counter()
+            begin = time.thread_time()
             run()
-            seconds[name].append((time.perf_counter() - begin) / count)
-    indices, offsets = counting.count_frames(frames, BACKGROUND, XRAY)
+            seconds[name].append((time.thread_time() - begin) / count)
     return {
         "electrons_placed_per_frame": electrons,
-        "electrons_counted_per_frame": len(indices) / FRAMES,
+        "electrons_counted_per_frame": len(counting.count_frames(frames, BACKGROUND, XRAY)[0]) / FRAMES,
         "pixels_above_background_per_frame": int((frames > BACKGROUND).sum()) / FRAMES,
-        "same_electrons_as_stempy": same_as_stempy(few, indices, offsets),
+        "same_electrons_as_stempy": same_as_stempy(few, BACKGROUND)
+        and same_as_stempy(few, lower, **dark)
+        and same_as_stempy(few, lower, **both),
         "results": summarise({name: times[1:] for name, times in seconds.items()}),  # the first run warms up
     }
 
 
-def count_with_stempy(frames: NDArray[np.uint16]) -> None:
+def count_with_stempy(
+    frames: NDArray[np.uint16],
+    background: float,
+    dark: NDArray[np.float32] | None = None,
+    gain: NDArray[np.float32] | None = None,
+) -> list[NDArray[np.uint32]]:
     """Call stempy as its users do, without what the stempy engine adds."""
-    for frame in frames:
-        electron_count_frame(frame, background_threshold=BACKGROUND, xray_threshold=XRAY)
+    thresholds = {"background_threshold": background, "xray_threshold": XRAY}
+    return [electron_count_frame(frame, darkreference=dark, gain=gain, **thresholds).data[0, 0] for frame in frames]
 
 
-def same_as_stempy(frames: NDArray[np.uint16], indices: NDArray[np.uint32], offsets: NDArray[np.int64]) -> bool:
-    stempy_indices, stempy_offsets = counting.count_frames(frames, BACKGROUND, XRAY, engine="stempy")
-    same_offsets = np.array_equal(stempy_offsets, offsets[: len(frames) + 1])
-    return same_offsets and np.array_equal(stempy_indices, indices[: stempy_offsets[-1]])
+def same_as_stempy(frames: NDArray[np.uint16], background: float, **corrections: NDArray[np.float32]) -> bool:
+    indices, offsets = counting.count_frames(frames, background, XRAY, **corrections)
+    expected = count_with_stempy(frames, background, **corrections)
+    counted = [indices[begin:end] for begin, end in itertools.pairwise(offsets)]
+    return all(map(np.array_equal, counted, expected))
 
 
 def summarise(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
@@ -98,15 +129,22 @@ def summarise(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
             "slowest_frames_per_second": 1 / max(times),
             "fastest_frames_per_second": 1 / min(times),
             "gigabytes_per_second": HEIGHT * WIDTH * 2 / medians[name] / 1e9,
-            "times_stempy": medians["stempy"] / medians[name],
+            "times_stempy": medians["stempy" + corrections(name)] / medians[name],
+            "times_stempy_without_corrections": medians["stempy"] / medians[name],
             "fraction_of_np_max": medians["np.max"] / medians[name],
         }
         for name, times in seconds.items()
     }
 
 
+def corrections(name: str) -> str:
+    """Give the end of a contender's name that says what is corrected."""
+    return next((end for end in (", dark", ", dark + gain") if name.endswith(end)), "")
+
+
 def print_table(measured: list[dict[str, Any]]) -> None:
-    print(f"{'':18}{'frames/s':>9}{'(slowest-fastest)':>20}{'GB/s':>8}{'x stempy':>10}{'of np.max':>11}")
+    columns = ("frames/s", "(slowest-fastest)", "GB/s", "x stempy", "x plain stempy", "of np.max")
+    print(f"{'':32}{'{:>9}{:>20}{:>8}{:>10}{:>16}{:>11}'.format(*columns)}")
     for density in measured:
         print(
             f"{density['electrons_placed_per_frame']} electrons placed, "
@@ -117,8 +155,9 @@ def print_table(measured: list[dict[str, Any]]) -> None:
         for name, result in density["results"].items():
             spread = f"({result['slowest_frames_per_second']:.0f}-{result['fastest_frames_per_second']:.0f})"
             print(
-                f"  {name:16}{result['frames_per_second']:9.0f}{spread:>20}{result['gigabytes_per_second']:8.2f}"
-                f"{result['times_stempy']:10.1f}{result['fraction_of_np_max']:11.2f}"
+                f"  {name:30}{result['frames_per_second']:9.0f}{spread:>20}{result['gigabytes_per_second']:8.2f}"
+                f"{result['times_stempy']:10.1f}{result['times_stempy_without_corrections']:16.1f}"
+                f"{result['fraction_of_np_max']:11.2f}"
             )
 
 

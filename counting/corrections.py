@@ -113,13 +113,15 @@ class Corrections:
 
 def _checked_dark(dark: NDArray[Any]) -> NDArray[np.float32]:
     _check_reference("dark", dark, np.floating, np.integer)
-    _check_values("dark", dark, abs(dark) <= PIXEL_MAX, f"-{PIXEL_MAX} to {PIXEL_MAX} detector counts")
-    return _cast("dark", dark, "values")
+    if dark.min() < -PIXEL_MAX or dark.max() > PIXEL_MAX:
+        raise _refusal("dark", dark, abs(dark) <= PIXEL_MAX, f"-{PIXEL_MAX} to {PIXEL_MAX} detector counts")
+    return _cast("dark", dark.copy(), "values")
 
 
 def _checked_gain(gain: NDArray[Any]) -> NDArray[np.floating[Any]]:
     _check_reference("gain", gain, np.floating)
-    _check_values("gain", gain, gain > 0, "values above 0")
+    if gain.min() <= 0:
+        raise _refusal("gain", gain, gain > 0, "values above 0")
     kept = gain.copy()
     kept.flags.writeable = False
     return kept
@@ -129,7 +131,8 @@ def _invert(gain: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     # In the type it came in and with this very function, as stempy does: another division may differ in the last bit.
     with np.errstate(over="ignore"):
         inverse = np.power(gain, -1)
-    _check_values("gain", gain, np.isfinite(inverse), "values whose inverse is finite")
+    if not np.isfinite(inverse.max()):
+        raise _refusal("gain", gain, np.isfinite(inverse), "values whose inverse is finite")
     return _cast("gain", inverse, "1 / gain")
 
 
@@ -137,26 +140,28 @@ def _check_reference(name: str, reference: NDArray[Any], *kinds: type) -> None:
     dtype = getattr(reference, "dtype", None)
     if dtype is None or not any(np.issubdtype(dtype, kind) for kind in kinds):
         raise ValueError(f"{name}: expected an array of float32 or float64, got {dtype or type(reference).__name__}")
-    if reference.ndim != 2:
+    if reference.ndim != 2 or reference.size == 0:
         raise ValueError(f"{name}: expected 2 dimensions (y, x), got shape {reference.shape}")
-    _check_values(name, reference, np.isfinite(reference), "finite values")
-
-
-def _check_values(name: str, values: NDArray[Any], good: NDArray[np.bool_], expected: str) -> None:
-    if not good.all():
-        y, x = (int(number) for number in np.argwhere(~good)[0])
-        bad = int(good.size - np.count_nonzero(good))
-        raise ValueError(f"{name}: expected {expected}, got {values[y, x]} at y {y}, x {x} ({bad} such pixels)")
+    if not (np.isfinite(reference.min()) and np.isfinite(reference.max())):
+        raise _refusal(name, reference, np.isfinite(reference), "finite values")
 
 
 def _cast(name: str, values: NDArray[Any], what: str) -> NDArray[np.float32]:
-    """Give a copy in float32 that nobody can change; refuse, as stempy does, what float32 does not hold."""
+    """Give float32 that nobody can change; refuse, as stempy does, what float32 does not hold."""
     with np.errstate(over="ignore", under="ignore"):
-        cast = values.astype(np.float32, order="C")
-    lossless = cast.astype(values.dtype) == values
-    _check_values(name, values, lossless, f"{what} that float32 holds without loss ({name}.astype(np.float32) helps)")
+        cast = values.astype(np.float32, order="C", copy=False)
+    lossless = cast is values or cast.astype(values.dtype) == values
+    if not np.all(lossless):
+        remedy = f"{what} that float32 holds without loss ({name}.astype(np.float32) helps)"
+        raise _refusal(name, values, np.asarray(lossless), remedy)
     cast.flags.writeable = False
     return cast
+
+
+def _refusal(name: str, values: NDArray[Any], good: NDArray[np.bool_], expected: str) -> ValueError:
+    y, x = (int(number) for number in np.argwhere(~good)[0])
+    bad = int(good.size - np.count_nonzero(good))
+    return ValueError(f"{name}: expected {expected}, got {values[y, x]} at y {y}, x {x} ({bad} such pixels)")
 
 
 NO_CORRECTIONS = Corrections()

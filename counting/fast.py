@@ -46,8 +46,8 @@ WINDOW_PX = 4  # the 3 pixels side by side, and one more to make a vector
 BLOCK_ROWS = 8  # few enough that what step 1 read is still in the first-level cache in step 3
 PREFETCH_BYTES = 2048  # the processor by itself does not read ahead beyond a page of memory
 CACHE_LINE_BYTES = 64
+PREPARED_ROWS = 64  # what is computed on the way fits into the second-level cache
 BUFFER_INDICES = 1 << 18  # 1 MiB: a chunk of frames seldom needs more, and it stays in the second-level cache
-WITHOUT_GAIN = np.empty((0, 0, 0), np.float32)
 
 _thread = threading.local()
 
@@ -55,11 +55,11 @@ _thread = threading.local()
 class _Plan(NamedTuple):
     """What depends only on corrections, thresholds and the size of the frame."""
 
-    shift_rows: NDArray[np.int64]  # (height + 2,) addresses of rows of uint16; the first and the last row are zeros
+    rows: NDArray[np.int64]  # (3, height + 2) addresses of rows: shift, and dark and 1 / gain if there is a gain
     least: np.uint16  # what the shifted value of a candidate reaches
-    references: NDArray[np.float32]  # (height + 2, 2, width): dark and 1 / gain, zeros around them; or WITHOUT_GAIN
-    limits: tuple[np.float32, np.float32]  # with gain: a value between them survives
-    kept: tuple[NDArray[np.uint16], ...]  # the arrays that shift_rows points into
+    with_gain: bool
+    limits: tuple[np.float32, np.float32]  # with gain: a corrected value between them survives
+    kept: tuple[NDArray[Any], ...]  # the arrays that the addresses point into
 
 
 def count(
@@ -139,7 +139,7 @@ def _thread_buffer(frame_px: int) -> NDArray[np.uint32]:
     return buffer
 
 
-def _widened(pixels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+def _widened(pixels: NDArray[Any]) -> NDArray[Any]:
     """Give rows at least the width of a stretch, with zeros at their right, so that every vector fits into a row."""
     missing = STRETCH_PX - pixels.shape[-1]
     return np.pad(pixels, [(0, 0)] * (pixels.ndim - 1) + [(0, missing)]) if missing > 0 else pixels
@@ -150,54 +150,62 @@ def _plan(corrections: Corrections, background: float, xray: float, height: int,
     """Prepare for these settings; None if no pixel survives them."""
     dark, inverse_gain = corrections.dark, corrections.inverse_gain
     if inverse_gain is not None:
-        return _plan_with_gain(np.zeros_like(inverse_gain) if dark is None else dark, inverse_gain, background, xray)
+        return _plan_with_gain(
+            np.zeros((1, width), np.float32) if dark is None else dark, inverse_gain, background, xray
+        )
     if dark is not None and xray > WRAPPING_XRAY:  # in floats nothing wraps, and negative is below the background
         return _plan_with_gain(np.trunc(dark), np.ones_like(dark), max(background, 0.0), xray)
     lowest, highest = surviving_range(background, xray)
     if lowest > highest:
         return None
-    subtracted = np.zeros((1, width), np.int32) if dark is None else np.trunc(dark).astype(np.int32)
-    shift = (subtracted + (highest + 1)).astype(np.uint16)
-    return _plan_in_place(height, shift, PIXEL_MAX - (highest - lowest))
+    shift = np.zeros((1, width), np.int32) if dark is None else np.trunc(dark).astype(np.int32)
+    shift += highest + 1
+    return _plan_in_place(height, PIXEL_MAX - (highest - lowest), shift.astype(np.uint16))
 
 
 def _plan_with_gain(
     dark: NDArray[np.float32], inverse_gain: NDArray[np.float32], background: float, xray: float
 ) -> _Plan:
     """Let through all pixels that may survive; each is looked at in float32 afterwards."""
-    margin = np.float32(0.5)  # detector counts; float32 rounds them by less than a tenth
+    height, width = inverse_gain.shape
+    margin = 0.5  # detector counts; float32 rounds them by less than a tenth
     with np.errstate(over="ignore"):
-        gain = 1 / inverse_gain
-        lowest = np.clip(np.ceil(np.float32(background) * gain + dark - margin), 0, PIXEL_MAX)
-        highest = np.clip(np.floor(np.float32(xray) * gain + dark + margin), lowest, PIXEL_MAX)
-        limits = np.float32(background), np.float32(xray)
+        lower, upper = np.float32(background), np.float32(xray)
+        shift = np.empty((height, width), np.uint16)
+        span = 0
+        for first in range(0, height, PREPARED_ROWS):
+            some = slice(first, first + PREPARED_ROWS)
+            dark_rows = dark[some] if len(dark) > 1 else dark
+            shift[some] = _raw_values(lower, inverse_gain[some], dark_rows - margin)
+            highest = _raw_values(upper, inverse_gain[some], dark_rows + margin)
+            span = max(span, int((highest.astype(np.int32) - shift[some]).max()))
+    shift += np.uint16((span + 1) & PIXEL_MAX)
     # A float32 is at or below the background if it is at or below the greatest float32 that is; and so on.
-    if limits[0] > background:
-        limits = np.nextafter(limits[0], np.float32(-np.inf)), limits[1]
-    if limits[1] < xray:
-        limits = limits[0], np.nextafter(limits[1], np.float32(np.inf))
-    span = int((highest - lowest).max())
-    height, width = dark.shape
-    references = np.zeros((height + 2, 2, max(width, STRETCH_PX)), np.float32)
-    references[1:-1, 0, :width] = dark
-    references[1:-1, 1, :width] = inverse_gain
-    shift = (lowest.astype(np.int32) + (span + 1)).astype(np.uint16)
-    return _plan_in_place(height, shift, PIXEL_MAX - span, references, limits)
+    lower = np.nextafter(lower, np.float32(-np.inf)) if float(lower) > background else lower
+    upper = np.nextafter(upper, np.float32(np.inf)) if float(upper) < xray else upper
+    return _plan_in_place(height, PIXEL_MAX - span, shift, dark, inverse_gain, limits=(lower, upper))
+
+
+def _raw_values(
+    corrected: np.float32, inverse_gain: NDArray[np.float32], dark: NDArray[np.floating[Any]]
+) -> NDArray[np.uint16]:
+    """Give the raw values that become `corrected`, cut off to whole counts."""
+    return np.clip(corrected / inverse_gain + dark, 0, PIXEL_MAX).astype(np.uint16)
 
 
 def _plan_in_place(
     height: int,
-    shift: NDArray[np.uint16],
     least: int,
-    references: NDArray[np.float32] = WITHOUT_GAIN,
+    *references: NDArray[Any],
     limits: tuple[np.float32, np.float32] = (np.float32(0), np.float32(0)),
 ) -> _Plan:
-    """Lay out the shift, one row for all or each row its own, with a row of zeros above and below the frame."""
-    shift = _widened(shift)
-    zeros = np.zeros(shift.shape[1], np.uint16)
-    rows = np.full(height + 2, zeros.ctypes.data, np.int64)
-    rows[1:-1] = shift.ctypes.data + (np.arange(height) * shift.strides[0] if len(shift) > 1 else 0)
-    return _Plan(rows, np.uint16(least), references, limits, (shift, zeros))
+    """Lay out shift, dark and 1 / gain (each with one row for all, or each row its own), with rows of zeros around."""
+    kept = [_widened(reference) for reference in references]
+    zeros = np.zeros(kept[0].shape[1], np.float32)
+    rows = np.full((3, height + 2), zeros.ctypes.data, np.int64)
+    for row, reference in zip(rows, kept, strict=False):
+        row[1:-1] = reference.ctypes.data + (np.arange(height) * reference.strides[0] if len(reference) > 1 else 0)
+    return _Plan(rows, np.uint16(least), len(references) > 1, limits, (*kept, zeros))
 
 
 # What numba has no words for, in LLVM's. The kernel calls each like a function of the arguments after `_`; each returns
@@ -228,16 +236,6 @@ def _everywhere(builder: ir.IRBuilder, vector: ir.VectorType, value: ir.Value) -
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(_INT32, 0))
     return builder.shuffle_vector(first, undefined, _lanes([0] * vector.count))
-
-
-@_instruction
-def _pixel(_: object, address: types.Type) -> _Instruction:
-    """Read the uint16 at an address, which may be odd."""
-
-    def write(_context: object, builder: ir.IRBuilder, _signature: object, arguments: list[ir.Value]) -> ir.Value:
-        return _load(builder, _INT16, arguments[0])
-
-    return types.uint16(types.int64), write
 
 
 @_instruction
@@ -316,20 +314,33 @@ def _make_maxima(edge: int) -> Callable[..., Any]:
 _maxima_at_left, _maxima_inside, _maxima_at_right = map(_make_maxima, (-1, 0, 1))
 
 
+def _correct(builder: ir.IRBuilder, lanes: int, raw: ir.Value, dark: ir.Value, inverse_gain: ir.Value) -> ir.Value:
+    """Correct pixels at an address, given those of their dark and 1 / gain."""
+    pixels, counts, floats = (ir.VectorType(kind, lanes) for kind in (_INT16, _INT32, _FLOAT))
+    value = builder.sitofp(builder.zext(_load(builder, pixels, raw), counts), floats)
+    value = builder.fsub(value, _load(builder, floats, dark))
+    return builder.fmul(value, _load(builder, floats, inverse_gain))
+
+
 @_instruction
-def _reaching_with_gain(
+def _corrected(_: object, raw: types.Type, dark: types.Type, inverse_gain: types.Type) -> _Instruction:
+    """Correct the pixel at an address."""
+
+    def write(_context: object, builder: ir.IRBuilder, _signature: object, arguments: list[ir.Value]) -> ir.Value:
+        return builder.extract_element(_correct(builder, 1, *arguments), ir.Constant(_INT32, 0))
+
+    return types.float32(types.int64, types.int64, types.int64), write
+
+
+@_instruction
+def _reaching(
     _: object, raw: types.Type, dark: types.Type, inverse_gain: types.Type, value: types.Type, xray: types.Type
 ) -> _Instruction:
     """Correct the 4 pixels at an address: bit k is set if pixel k reaches `value`, and is no x-ray."""
-    pixels = ir.VectorType(_INT16, WINDOW_PX)
-    floats = ir.VectorType(_FLOAT, WINDOW_PX)
 
     def write(_context: object, builder: ir.IRBuilder, _signature: object, arguments: list[ir.Value]) -> ir.Value:
-        raw, dark, inverse_gain = arguments[:3]
-        value, xray = (_everywhere(builder, floats, argument) for argument in arguments[3:])
-        counts = builder.zext(_load(builder, pixels, raw), ir.VectorType(_INT32, WINDOW_PX))
-        corrected = builder.fsub(builder.sitofp(counts, floats), _load(builder, floats, dark))
-        corrected = builder.fmul(corrected, _load(builder, floats, inverse_gain))
+        corrected = _correct(builder, WINDOW_PX, *arguments[:3])
+        value, xray = (_everywhere(builder, corrected.type, argument) for argument in arguments[3:])
         reaching = builder.fcmp_ordered(">=", corrected, value)
         reaching = builder.and_(reaching, builder.fcmp_ordered("<", corrected, xray))
         return builder.zext(builder.bitcast(reaching, ir.IntType(WINDOW_PX)), _INT64)
@@ -403,24 +414,22 @@ def _maxima(raw_rows: NDArray[np.int64], shift_rows: NDArray[np.int64], y: int, 
 @_inlined
 def _is_electron_with_gain(
     raw_rows: NDArray[np.int64],
-    references: NDArray[np.float32],
-    address: int,
+    rows: NDArray[np.int64],
     y: int,
     x: int,
+    width: int,
     limits: tuple[np.float32, np.float32],
 ) -> bool:
     """Tell whether a candidate, corrected, lies between the limits and exceeds its neighbours."""
     background, xray = limits
-    width = references.shape[2]
-    value = (np.float32(_pixel(raw_rows[y] + PIXEL_BYTES * x)) - references[y, 0, x]) * references[y, 1, x]
+    value = _corrected(raw_rows[y] + PIXEL_BYTES * x, rows[1, y] + FLOAT_BYTES * x, rows[2, y] + FLOAT_BYTES * x)
     first = min(max(x - 1, 0), width - WINDOW_PX)
     itself = 1 << (x - first)
     side_by_side = itself << 1 | itself | itself >> 1
     reaching = 0
     for y_near in range(y - 1, y + 2):
-        raw = raw_rows[y_near] + PIXEL_BYTES * first
-        dark = address + FLOAT_BYTES * (2 * y_near * width + first)
-        near = _reaching_with_gain(raw, dark, dark + FLOAT_BYTES * width, value, xray)
+        raw, offset = raw_rows[y_near] + PIXEL_BYTES * first, FLOAT_BYTES * first
+        near = _reaching(raw, rows[1, y_near] + offset, rows[2, y_near] + offset, value, xray)
         reaching |= near & (side_by_side - itself * (y_near == y))
     electron: bool = (reaching == 0) & (value > background) & (value < xray)
     return electron
@@ -432,9 +441,9 @@ def _count_until_full(
     sector_shape: tuple[int, int, int],
     buffer: NDArray[np.uint32],
     offsets: NDArray[np.int64],
-    shift_rows: NDArray[np.int64],
+    rows_of: NDArray[np.int64],
     least: np.uint16,
-    references: NDArray[np.float32],
+    with_gain: bool,
     limits: tuple[np.float32, np.float32],
 ) -> int:
     """Count frame after frame while the buffer has room for one more that is full of electrons.
@@ -447,13 +456,13 @@ def _count_until_full(
     rows, width, row_bytes = sector_shape
     height, stored_width = sector_count * rows, row_bytes // PIXEL_BYTES
     most_electrons = ((height + 1) // 2) * ((width + 1) // 2)  # one in each 2 x 2 pixels
+    shift_rows = rows_of[0]
     raw_rows = shift_rows.copy()  # rows 1 to height are set below; the rows of zeros around them stay
     # Each list has room for one more: what comes last is written in any case, and then listed or not.
     most_stretches = BLOCK_ROWS * ((stored_width + STRETCH_PX - 1) // STRETCH_PX)
     places = np.empty(most_stretches + 1, np.int64)
     masks = np.empty(most_stretches + 1, np.uint64)
     groups = np.empty(most_stretches * (STRETCH_PX // GROUP_PX) + 1, np.int64)
-    reference_address = references.ctypes.data
     used = 0
     for i in range(n):
         if used + most_electrons >= len(buffer):
@@ -464,14 +473,14 @@ def _count_until_full(
         for first in range(1, height + 1, BLOCK_ROWS):
             block = (first, min(first + BLOCK_ROWS, height + 1))
             stretches = _list_stretches(raw_rows, shift_rows, block, stored_width, least, places, masks)
-            if len(references):
+            if with_gain:
                 for j in range(stretches):
                     y, mask = places[j] >> 16, masks[j]
                     while mask:
                         x = (places[j] & 0xFFFF) + _lowest_bit(mask)
                         mask &= mask - np.uint64(1)
                         buffer[used] = (y - 1) * width + x
-                        used += _is_electron_with_gain(raw_rows, references, reference_address, y, x, limits)
+                        used += _is_electron_with_gain(raw_rows, rows_of, y, x, stored_width, limits)
                 continue
             for j in range(_list_groups(stretches, places, masks, groups)):
                 y, x = groups[j] >> 32, (groups[j] >> 16) & 0xFFFF

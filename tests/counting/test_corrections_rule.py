@@ -14,6 +14,7 @@ MAX = 65_535
 ENGINE = pytest.mark.parametrize("engine", counting.ENGINES)
 
 HIT = [[0, 0, 0], [0, 100, 0], [0, 0, 0]]
+THIRD = float(np.float32(100) * np.power(np.float32(3), -1))
 UNEVEN = [[10, 30, 8, 8]] + [[1] * 4] * 3
 BORDER = [[10, 10, 10], [10, 40, 10], [10, 40, 10], [10, 10, 10]]  # two sectors of two rows
 
@@ -81,6 +82,8 @@ CASES: dict[str, tuple[Any, float, float, dict[str, Any], list[int]]] = {
         [1],
     ),
     "negative values that survive are compared": ([[1, 3]], -20, 100, {"dark": [[5.0, 5]], "gain": [[1.0, 1]]}, [1]),
+    "a background between two float32": ([[0, 100]], np.nextafter(THIRD, 0), 100, {"gain": [[3.0, 3]]}, [1]),
+    "an x-ray threshold between two float32": ([[0, 100]], 1, np.nextafter(THIRD, 99), {"gain": [[3.0, 3]]}, [1]),
     # Row dark: half rows.
     "each half row is scaled by its own mean": (UNEVEN, 29, 31, mean(20), [1]),
     "below the scaled background": (UNEVEN, 30, 100, mean(20), []),
