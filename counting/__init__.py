@@ -41,6 +41,7 @@ __all__ = [
     "pixel_floors",
     "suppress",
     "warm_up",
+    "warm_up_suppression",
 ]
 
 ENGINES = ("fast", "stempy")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 import counting
 from counting import Corrections
-from counting.floors import MAX_DARK, MAX_XRAY
+from counting.floors import MAX_DARK, MAX_XRAY, values_that_count_as_zero
 from counting.thresholds import ThresholdError
 
 MAX = 65_535
@@ -105,6 +105,22 @@ def test_that_wrap_around_is_real(engine: str) -> None:
     dark = np.array([[MAX_DARK + 1, MAX_DARK + 1]], np.float32)
     indices, _ = counting.count_frames(frames, 5, MAX_XRAY, dark=dark, engine=engine)
     assert indices.tolist() == [0]
+
+
+def test_what_stands_for_pixels_left_out_counts_as_0_where_0_would_wrap_round() -> None:
+    dark = np.full((1, 8), 40, np.float32)
+    left_out = values_that_count_as_zero(Corrections(dark=dark), (1, 8))
+    with_a_zero = left_out.copy()
+    with_a_zero[0, 5] = 0
+    frames = np.stack([left_out, with_a_zero])
+    indices, offsets = counting.count_frames(frames, 0, 65_530, dark=dark, engine="stempy")
+    assert (indices.tolist(), offsets.tolist()) == ([5], [0, 0, 1])
+
+
+def test_0_stands_for_pixels_left_out_without_dark_and_with_gain() -> None:
+    dark, gain = np.full((2, 8), 40, np.float32), np.full((2, 8), 0.5, np.float32)
+    for corrections in (Corrections(), Corrections(gain=gain), Corrections(dark=dark, gain=gain)):
+        assert not values_that_count_as_zero(corrections, (2, 8)).any()
 
 
 def noisy_sector(mean: float, sigma: float, electrons: int, seed: int = 0) -> NDArray[np.uint16]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topics import chunk, dead_letter, event, reference
+from topics import chunk, dead_letter, event, reference, suppressed
 from topics.calibration import Calibration
 from topics.chunk import ChunkHeader
 from topics.codec import Codec, compress
@@ -107,6 +107,38 @@ CHUNKS = {
         ),
         _pixels(4),
     ),
+}
+
+
+class SuppressedChunkValue(NamedTuple):
+    """``listed`` is (m, 2) uint16: gap and value of each listed pixel."""
+
+    header: ChunkHeader
+    listed: NDArray[np.uint16]
+
+
+SUPPRESSED_CHUNKS = {
+    "chk1_suppressed": SuppressedChunkValue(
+        ChunkHeader(
+            sector=3,
+            ordinal=17,
+            epoch=15,
+            geometry=GEOMETRY,
+            chunk_index=2,
+            present=np.array([True, True, False, True, True, True, True, True]),
+            published=PartitionPublished(
+                chunks=1, sector_frames=7, payload_bytes=120, last_chunk=2, start_offset=123_456_789_013
+            ),
+            first_frame_ns=NOW_NS,
+            codec=Codec.ZERO_SUPPRESSED,
+            floor=27.25,
+        ),
+        # Pixels 0, 1 and 576 of the first sector frame, 100 of the fifth, and the last one of the seventh.
+        np.array(
+            [[0, 28], [0, 300], [574, 29], *[[65_535, 0]] * 5, [3_619, 65_535], *[[65_535, 0]] * 3, [52_122, 28]],
+            np.uint16,
+        ),
+    )
 }
 
 
@@ -279,7 +311,11 @@ DEAD_LETTER = (
 def encoded() -> dict[str, bytes]:
     """Name (without .bin) and bytes of every value, as today's encoders write it."""
     return (
-        {name: chunk.encode(value.header, compress(value.pixels)) for name, value in CHUNKS.items()}
+        {name: chunk.encode(header, compress(pixels)) for name, (header, pixels) in CHUNKS.items()}
+        | {
+            name: chunk.encode(header, suppressed.compress(listed))
+            for name, (header, listed) in SUPPRESSED_CHUNKS.items()
+        }
         | {name: message.encode() for name, message in (MARKERS | COUNT_ENDS | RECORDS | CALIBRATIONS).items()}
         | {name: reference.encode(pixels) for name, pixels in REFERENCES.items()}
         | {"evt1_electrons": event.encode(EVENTS), "dlt1_chunk": dead_letter.encode(*DEAD_LETTER)}

@@ -19,10 +19,11 @@ from tests.golden.values import (
     MARKERS,
     RECORDS,
     REFERENCES,
+    SUPPRESSED_CHUNKS,
     golden,
 )
 from topics import calibration, chunk, dead_letter, event, marker, raw, reference, scan_log
-from topics.chunk import Chunk
+from topics.chunk import Chunk, ChunkHeader
 from topics.geometry import SECTOR_FRAME_BYTES
 from topics.json_message import JsonMessage
 from topics.marker import EndReason
@@ -46,23 +47,34 @@ def test_json_is_written_as_it_was(name: str) -> None:
     assert JSON[name].encode() == golden(name)
 
 
-@pytest.mark.parametrize("name", CHUNKS)
-def test_a_frozen_chunk_is_read_as_the_value_it_was(name: str) -> None:
+def read_chunk(name: str, header: ChunkHeader) -> Chunk:
+    """The frozen chunk, whose header is as expected."""
     decoded = raw.decode(golden(name))
     assert isinstance(decoded, Chunk)
-    header, pixels = CHUNKS[name]
     assert decoded.header.present.tolist() == header.present.tolist()
     for field in set(header.__dataclass_fields__) - {"present"}:
         assert getattr(decoded.header, field) == getattr(header, field), field
-    memory = np.empty(len(pixels) * SECTOR_FRAME_BYTES, np.uint8)
-    assert np.array_equal(decoded.sector_frames(memory), pixels)
+    return decoded
 
 
 @pytest.mark.parametrize("name", CHUNKS)
+def test_a_frozen_chunk_is_read_as_the_value_it_was(name: str) -> None:
+    header, pixels = CHUNKS[name]
+    memory = np.empty(len(pixels) * SECTOR_FRAME_BYTES, np.uint8)
+    assert np.array_equal(read_chunk(name, header).sector_frames(memory), pixels)
+
+
+@pytest.mark.parametrize("name", SUPPRESSED_CHUNKS)
+def test_a_frozen_zero_suppressed_chunk_is_read_as_the_value_it_was(name: str) -> None:
+    header, listed = SUPPRESSED_CHUNKS[name]
+    assert np.array_equal(read_chunk(name, header).listed_pixels(), listed)
+
+
+@pytest.mark.parametrize("name", [*CHUNKS, *SUPPRESSED_CHUNKS])
 def test_a_chunk_is_written_as_it_was(name: str) -> None:
     frozen = golden(name)
     payload = frozen[int.from_bytes(frozen[4:8], "little") :]  # Blosc2's own bytes may change with its version
-    assert chunk.encode(CHUNKS[name].header, payload) == frozen
+    assert chunk.encode((CHUNKS | SUPPRESSED_CHUNKS)[name].header, payload) == frozen
 
 
 def test_frozen_events_are_read_as_the_value_they_were() -> None:

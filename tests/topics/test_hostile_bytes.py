@@ -114,7 +114,7 @@ def test_a_chunk_message_cut_anywhere_is_refused() -> None:
             raw.decode(message[:cut])
 
 
-BINARY = {"chk1_full", "chk1_incomplete", "dlt1_chunk", "evt1_electrons", "ref1_dark"}
+BINARY = {"chk1_full", "chk1_incomplete", "chk1_suppressed", "dlt1_chunk", "evt1_electrons", "ref1_dark"}
 
 
 @pytest.mark.parametrize("name", sorted(set(SOUND) - BINARY))
