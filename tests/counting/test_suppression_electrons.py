@@ -200,6 +200,15 @@ def test_each_frame_takes_its_own_slots_in_any_order(data: st.DataObject, engine
     assert [a.tolist() for a in got] == [a.tolist() for a in expected]
 
 
+def test_a_pixel_of_the_frame_before_is_no_neighbour() -> None:
+    frames = np.zeros((2, 2, 5), np.uint16)
+    frames[0, 0, 1:3] = 7, 9
+    frames[1, 0, 1] = 8
+    (suppressed,) = suppress_all(frames, 4, NO_CORRECTIONS, 1)
+    indices, offsets = counting.count_suppressed([suppressed], same_slots(2, 1), 5, 100, floor=4)
+    assert (indices.tolist(), offsets.tolist()) == ([2, 1], [0, 1, 2])
+
+
 def test_sector_frames_in_no_slot_are_not_counted() -> None:
     sectors = [np.zeros((n, 2, 5), np.uint16) for n in (2, 3)]
     for sector in sectors:
