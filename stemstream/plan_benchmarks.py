@@ -6,16 +6,17 @@ measured is added at all of them.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import InputError
-from stemstream.plan_costs import Codec, Measured, StageCosts, Tail
+from stemstream.plan_costs import CODECS, Codec, Measured, StageCosts, Tail
 from topics.geometry import FRAME_HEIGHT, FRAME_WIDTH
 
 # Their names in benchmarks/workloads.py.
 CONTENDERS: Final[dict[str, Codec]] = {"stemstream": "full", "stemstream, zero-suppressed": "zero-suppressed"}
+_SERVICES: Final = {"receiver": "receiver", "broker": "kafka", "counter": "counter", "sink": "sink"}  # by stage
 _USUAL_NOISE: Final = 5.0
 _FRAME_GB: Final = FRAME_HEIGHT * FRAME_WIDTH * 2 / 1e9
 _LEAST_COST: Final = 1e-3  # where idling takes as much as the work
@@ -103,7 +104,9 @@ class _Results(_Part):
 def measured_by_benchmarks(text: bytes) -> Measured:
     """Read the results: of each density the largest scan with the usual noise.
 
-    What processes take to start and while they idle is left out: services stay, and are busy.
+    What processes take to start, while they idle, and for a scan of whatever size is left out: services stay and are
+    busy, and the camera's scans are a hundred times as large. The last of them is known of a codec with two sizes of
+    scan of the same density, and taken to be the same at all densities.
 
     Raises
     ------
@@ -117,8 +120,11 @@ def measured_by_benchmarks(text: bytes) -> Measured:
     usual = [scan for scan in benchmarks.end_to_end if scan.workload.noise == _USUAL_NOISE]
     if not usual:
         raise InputError(f"the results have no end-to-end scans with {_USUAL_NOISE:g} counts of noise")
-    largest = {scan.workload.electrons: scan for scan in sorted(usual, key=lambda scan: scan.workload.edge)}
-    rows = [_stage_costs(codec, scan, used) for scan in largest.values() for codec, used in scan.ours().items()]
+    usual.sort(key=lambda scan: scan.workload.frames)
+    runs = [_Run(codec, scan, used) for scan in usual for codec, used in scan.ours().items()]
+    largest = {(run.codec, run.scan.workload.electrons): run for run in runs}
+    fixed_s = {codec: _fixed_s([run for run in runs if run.codec == codec]) for codec in CODECS}
+    rows = [run.costs(fixed_s[run.codec]) for run in largest.values()]
     feeds: dict[Codec, _Feed | None] = {
         "full": benchmarks.live.feed,
         "zero-suppressed": benchmarks.live.suppressed_feed,
@@ -127,31 +133,49 @@ def measured_by_benchmarks(text: bytes) -> Measured:
         date=machine.date[:10],
         commit=machine.commit,
         machine=f"{machine.cores} cores of {machine.machine}",
-        how=f"make bench with {_USUAL_NOISE:g} counts of noise; start-up and idling left out",
+        how=f"make bench with {_USUAL_NOISE:g} counts of noise; what does not grow with a scan is left out",
         tail=_tail(benchmarks, list(largest.values())),
         stages=tuple(_with_feed(row, rows, feeds[row.codec]) for row in rows),
     )
 
 
-def _stage_costs(codec: Codec, scan: _Scan, used: _Contender) -> StageCosts:
-    scan_gb = scan.workload.frames * _FRAME_GB
-    fixed_s = {"receiver": scan.start_up.receiver_cpu_seconds.median}
-    fixed_s |= {name: part * used.seconds.median for name, part in scan.idle.items()}
+class _Run(NamedTuple):
+    """A scan with one codec."""
 
-    def cost(service: str) -> float:
-        figures = used.cpu_seconds_per_gb.items()
-        work = [spread.median - fixed_s.get(name, 0.0) / scan_gb for name, spread in figures if _is_of(name, service)]
-        return max(_LEAST_COST, sum(work))
+    codec: Codec
+    scan: _Scan
+    used: _Contender
 
-    return StageCosts(
-        codec=codec,
-        electrons=scan.workload.electrons,
-        traffic_ratio=used.compression_ratio.median,
-        receiver=cost("receiver"),
-        broker=cost("kafka"),
-        counter=cost("counter"),
-        sink=cost("sink"),
-    )
+    @property
+    def gb(self) -> float:
+        return self.scan.workload.frames * _FRAME_GB
+
+    def seconds(self) -> dict[str, float]:
+        """CPU-seconds of the scan by stage, without start-up and idling."""
+        return {stage: self._seconds_of(service) for stage, service in _SERVICES.items()}
+
+    def _seconds_of(self, service: str) -> float:
+        idle = sum(part for name, part in self.scan.idle.items() if _is_of(name, service))
+        start_s = self.scan.start_up.receiver_cpu_seconds.median if service == "receiver" else 0.0
+        return self.gb * _of_service(self.used, service) - start_s - idle * self.used.seconds.median
+
+    def costs(self, fixed_s: dict[str, float]) -> StageCosts:
+        stages = {
+            stage: max(_LEAST_COST, (seconds - fixed_s[stage]) / self.gb) for stage, seconds in self.seconds().items()
+        }
+        ratio = self.used.compression_ratio.median
+        return StageCosts(codec=self.codec, electrons=self.scan.workload.electrons, traffic_ratio=ratio, **stages)
+
+
+def _fixed_s(runs: list[_Run]) -> dict[str, float]:
+    """CPU-seconds of each stage for a scan of no size, from the smallest and the largest scan of one density."""
+    for large in reversed(runs):
+        for small in runs:
+            if small.scan.workload.electrons == large.scan.workload.electrons and small.gb < large.gb:
+                part = small.gb / (large.gb - small.gb)
+                of_small, of_large = small.seconds(), large.seconds()
+                return {name: max(0.0, of_small[name] - part * (of_large[name] - of_small[name])) for name in of_small}
+    return dict.fromkeys(_SERVICES, 0.0)
 
 
 def _with_feed(row: StageCosts, rows: list[StageCosts], feed: _Feed | None) -> StageCosts:
@@ -161,18 +185,22 @@ def _with_feed(row: StageCosts, rows: list[StageCosts], feed: _Feed | None) -> S
     ]
     if feed is None or not of_files:
         return row
-    figures = feed.at_rate.cpu_seconds_per_gb.items()
-    live = sum(spread.median for name, spread in figures if _is_of(name, "receiver"))
-    return row.model_copy(update={"receiver": row.receiver + max(0.0, live - of_files[0])})
+    more = max(0.0, _of_service(feed.at_rate, "receiver") - of_files[0])
+    return row.model_copy(update={"receiver": row.receiver + more})
 
 
-def _tail(benchmarks: _Benchmarks, scans: list[_Scan]) -> Tail:
+def _tail(benchmarks: _Benchmarks, runs: list[_Run]) -> Tail:
     """The worst of the series of live scans; without them, of the scans from files."""
     if benchmarks.live.tail is not None and benchmarks.live.tail.series:
         latencies = [series.latency_seconds for series in benchmarks.live.tail.series]
         return Tail(median_s=max(each.median for each in latencies), p99_s=max(each.p99 for each in latencies))
-    spreads = [used.latency_seconds for scan in scans for used in scan.ours().values()]
+    spreads = [run.used.latency_seconds for run in runs]
     return Tail(median_s=max(each.median for each in spreads), p99_s=max(each.max for each in spreads))
+
+
+def _of_service(used: _Contender, service: str) -> float:
+    """CPU-seconds a GB of all processes of a service."""
+    return sum(spread.median for name, spread in used.cpu_seconds_per_gb.items() if _is_of(name, service))
 
 
 def _is_of(process: str, service: str) -> bool:

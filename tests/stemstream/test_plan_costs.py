@@ -181,7 +181,7 @@ def test_results_of_the_benchmarks_are_a_table_of_costs(tmp_path: Path) -> None:
     assert found.measured.machine == "2 cores of some processor"
     assert (found.measured.tail.median_s, found.measured.tail.p99_s) == (0.4, 0.9)
     full = found.at("full", 500)
-    assert (full.receiver, full.broker, full.counter, full.sink) == (0.7, 1, 0.9, 0.03)
+    assert (full.receiver, full.broker, full.counter, full.sink) == pytest.approx((0.7, 1, 0.9, 0.03))
     assert full.traffic_ratio == pytest.approx(2.9)
     assert found.at("zero-suppressed", 80).traffic_ratio == pytest.approx(110)
     assert found.measured_range("zero-suppressed") == (80, 500)
@@ -190,11 +190,11 @@ def test_results_of_the_benchmarks_are_a_table_of_costs(tmp_path: Path) -> None:
 
 def test_other_noise_and_smaller_scans_are_passed_over(tmp_path: Path) -> None:
     file = results(
-        scan(500, edge=128, ours=contender(3, receiver=0.5, kafka=1, counter_0=1, sink_0=1)),
-        scan(500, edge=64, ours=contender(3, receiver=0.7, kafka=1, counter_0=1, sink_0=1)),
+        scan(500, edge=128, ours=contender(3, receiver=0.7, kafka=1, counter_0=1, sink_0=1)),
+        scan(500, edge=64, ours=contender(3, receiver=0.5, kafka=1, counter_0=1, sink_0=1)),
         scan(500, edge=256, noise=10, ours=contender(2, receiver=0.9, kafka=1, counter_0=1, sink_0=1)),
     )
-    assert read_costs(written(tmp_path / "results.json", file)).at("full", 500).receiver == 0.5
+    assert read_costs(written(tmp_path / "results.json", file)).at("full", 500).receiver == pytest.approx(0.7)
 
 
 def test_start_up_and_idling_are_left_out(tmp_path: Path) -> None:
@@ -241,6 +241,30 @@ def test_the_tail_is_that_of_the_live_feed_the_worst_of_its_series(tmp_path: Pat
     file["benchmarks"]["live"] = live(full=0.75, suppressed=0.2)
     tail = read_costs(written(tmp_path / "results.json", file)).measured.tail
     assert (tail.median_s, tail.p99_s) == (0.5, 1.4)
+
+
+def test_what_a_scan_of_any_size_takes_is_known_from_two_sizes_and_left_out(tmp_path: Path) -> None:
+    """0.5 CPU-seconds of the broker and 0.1 a GB; at 80 electrons, where one size was measured, 0.2 a GB."""
+    small, large = (edge**2 * 663_552e-9 for edge in (32, 64))
+
+    def broker(per_gb: float) -> dict[str, Any]:
+        return contender(110, receiver=0.3, kafka=per_gb, counter_0=0.04, sink_0=0.02)
+
+    file = results(
+        scan(500, edge=64, suppressed=broker(0.1 + 0.5 / large), ours=OURS_FULL),
+        scan(500, edge=32, suppressed=broker(0.1 + 0.5 / small), ours=OURS_FULL),
+        scan(80, edge=32, suppressed=broker(0.2 + 0.5 / small), ours=OURS_FULL),
+    )
+    found = read_costs(written(tmp_path / "results.json", file))
+    assert found.at("zero-suppressed", 500).broker == pytest.approx(0.1)
+    assert found.at("zero-suppressed", 80).broker == pytest.approx(0.2)
+    assert found.at("zero-suppressed", 80).counter == pytest.approx(0.04)
+    assert found.at("full", 80).broker == pytest.approx(0.9)
+
+
+def test_a_codec_of_which_only_a_small_scan_was_measured_is_not_passed_over(tmp_path: Path) -> None:
+    file = results(scan(500, edge=128, ours=OURS_FULL), scan(500, ours=OURS_FULL, suppressed=OURS_SUPPRESSED))
+    assert read_costs(written(tmp_path / "results.json", file)).measured_range("zero-suppressed") == (500, 500)
 
 
 def test_results_without_scans_that_count_are_refused(tmp_path: Path) -> None:
