@@ -19,7 +19,7 @@ floors_drawn = st.integers(0, 300) | st.floats(0, 300) | st.floats(0, MAX)
 
 
 def greatest_at_or_below(floor: float, values: NDArray[np.float32]) -> int:
-    return int(np.flatnonzero(values <= floor)[-1])
+    return int(np.flatnonzero(values.astype(np.float64) <= floor)[-1])
 
 
 @settings(max_examples=200, deadline=None)
@@ -37,7 +37,7 @@ def test_a_floor_is_the_greatest_raw_value_that_corrections_turn_into_no_more(
         values = (ALL_RAW - np.float32(dark if with_dark else 0)) * corrections.inverse_gain[0, 0]
     elif with_dark:
         values = ALL_RAW - np.trunc(np.float32(dark))
-    if values[0] > floor:
+    if float(values[0]) > floor:
         with pytest.raises(ValueError, match="dark: expected that a pixel of 0 is at or below the floor"):
             counting.pixel_floors(floor, corrections, (1, 2))
     else:
