@@ -135,7 +135,7 @@ class _Line:
         parcel_gb = burst.scan_gb / parcels
         parcel_s = parcel_gb / burst.gb_s
         for scan in range(burst.scans):
-            yield self._env.timeout(scan * burst.period_s - self._env.now)
+            yield self._env.timeout(max(0.0, scan * burst.period_s - self._env.now))
             self._waiting_at_start.append(sum(queue.gb for queue in self._queues.values()))
             self._lost_gb.append(0.0)
             for number in range(parcels):

@@ -105,6 +105,15 @@ def test_a_buffer_much_smaller_than_a_parcel_loses_nothing_when_the_intake_keeps
     assert simulated(20, intake=10.1, buffer_gb=0.001).lost_gb == [0] * 4
 
 
+@pytest.mark.parametrize("chunks", [7, 1000, 99_999])
+def test_scans_may_follow_one_another_without_a_pause(chunks: int) -> None:
+    """Sums of the times of single parcels are not exactly that of a scan."""
+    burst = Burst(gb_s=0.3, scan_gb=0.1, period_s=0.1 / 0.3, scans=4, chunks_a_scan=chunks)
+    found = simulated(0.4, intake=0.4, burst=burst)
+    assert found.time_to_file_s == pytest.approx([0.5 + 0.1 / 0.4 / min(chunks, 1000)] * 4, abs=0.01)
+    assert not found.grows
+
+
 def test_a_scan_of_one_chunk_is_a_parcel() -> None:
     found = simulated(20, burst=Burst(gb_s=10, scan_gb=0.01, period_s=1, scans=3, chunks_a_scan=1))
     assert found.time_to_file_s == pytest.approx([0.5 + 0.0005] * 3)
