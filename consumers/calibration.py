@@ -27,8 +27,9 @@ from service.kafka import (
 )
 from service.references import store_calibration
 from topics import raw
-from topics.calibration import Calibration
+from topics.calibration import MAX_BINS, Calibration
 from topics.errors import DecodeError
+from topics.marker import ResumeMarker
 from topics.registry import RAW_TOPICS
 from topics.scan_log import FRAMES_A_BLOCK, AutoThreshold, CountAbandoned, ThresholdsFound
 
@@ -102,7 +103,8 @@ class SampleReader:
         except DecodeError:  # the counter of this partition sets it aside
             merge.skip(sector, offset)
             return
-        merge.push(sector, offset, decoded, len(value or b""))
+        if merge.push(sector, offset, decoded, len(value or b"")) is not None or isinstance(decoded, ResumeMarker):
+            return
         if position_of(decoded) >= (self.scan.ordinal, self._last_chunk[partition]):
             self._reading.discard((topic, partition))  # what comes after it would only fill the memory
             self._consumer.incremental_unassign([TopicPartition(topic, partition)])
@@ -155,7 +157,7 @@ def calibrate(bootstrap: str, counts: Counts, reader: SampleReader) -> Threshold
         found = _find(count, reader.samples)
     except ThresholdError as error:
         last = counts.last_thresholds(scan, count)
-        if last is None:
+        if last is None or _is_useless(count, last.optimized_mean):
             why = f"no automatic thresholds: {error}; and none were found in session {scan.session} before"
             return CountAbandoned(ordinal=scan.ordinal, count=count.offset, name=count.name, why=why[:400])
         changes = {"ordinal": scan.ordinal, "count": count.offset, "source": "session", "why": str(error)[:400]}
@@ -165,7 +167,7 @@ def calibrate(bootstrap: str, counts: Counts, reader: SampleReader) -> Threshold
         count=count.offset,
         frames=found.frames,
         first_bin=found.first_bin,
-        histogram=found.histogram.tolist(),
+        histogram=found.histogram[:MAX_BINS].tolist(),  # beyond lie a few x-rays that a small gain made large
         amplitude=found.amplitude,
         optimized_mean=found.optimized_mean,
         optimized_std=found.optimized_std,
@@ -191,8 +193,13 @@ def _find(count: Count, samples: ThresholdSamples) -> Thresholds:
     how = count.settings.auto_threshold
     assert how is not None
     found = samples.find(how.background_sigmas, how.xray_sigmas)
-    if count.settings.row_dark is not None and count.settings.optimized_mean is None and found.optimized_mean <= 0:
+    if _is_useless(count, found.optimized_mean):
         raise ThresholdError(
             f"row-dark scales to the optimized mean, which is {found.optimized_mean:.4g}; give --optimized-mean"
         )
     return found
+
+
+def _is_useless(count: Count, optimized_mean: float) -> bool:
+    """Whether row-dark would scale all pixels to nothing: with a dark reference, noise has a mean about 0."""
+    return count.settings.row_dark is not None and count.settings.optimized_mean is None and optimized_mean <= 0

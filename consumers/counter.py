@@ -49,7 +49,7 @@ from topics.event import CountEnd
 from topics.geometry import SECTOR_FRAME_BYTES
 from topics.keys import chunk_key, marker_key
 from topics.registry import DEAD_LETTERS, EVENTS, MIB, RAW_TOPICS
-from topics.scan_log import CountSettings
+from topics.scan_log import CountAbandoned, CountSettings, ThresholdsFound
 
 # A transaction is committed this long after its first message, and at once after the end of a scan.
 COMMIT_INTERVAL_S = 0.05
@@ -58,6 +58,7 @@ POLL_TIMEOUT_S = 0.05
 MESSAGES_A_POLL = 32
 # What of one sector's partition may wait for the other sectors; more, and that partition is paused.
 WAITING_BYTES_LIMIT = 8 * MIB
+WAITING_BYTES_ALL = 256 * MIB  # of all sectors and partitions: so much waits while thresholds are not found
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class _Counter:
         self._committed_at = time.monotonic()
         self._frames = metrics.counter("counted_frames", "Frames counted or found incomplete", "state")
         self._electrons = metrics.counter("electrons", "Electrons counted")
+        self._thresholds = metrics.counter("found_thresholds", "Searches for automatic thresholds that ended", "source")
         self._raw_bytes = metrics.counter("counted_raw_bytes", "Pixel bytes of the chunks that were counted")
 
     def run(self, stop: StopFlag) -> int:
@@ -159,7 +161,11 @@ class _Counter:
             self._samples = SampleReader(self._bootstrap, self._counts, scan, count, corrections)
             get_logger().info("finding thresholds", ordinal=scan.ordinal, count=count.offset)
         if self._samples.poll(POLL_TIMEOUT_S):
-            outcome = calibrate(self._bootstrap, self._counts, self._samples)
+            try:
+                outcome = calibrate(self._bootstrap, self._counts, self._samples)
+            except ValueError as error:
+                outcome = CountAbandoned(ordinal=place[0], count=count.offset, name=count.name, why=str(error)[:400])
+            self._thresholds.labels(outcome.source if isinstance(outcome, ThresholdsFound) else "none").inc()
             self._counts.settle(outcome)
             self._leave_samples()
             get_logger().info(outcome.kind, **outcome.model_dump(exclude={"schema_id", "kind"}))
@@ -203,13 +209,14 @@ class _Counter:
 
     def _pause_or_resume(self) -> None:
         """Hold back sectors that are ahead, so that waiting chunks do not fill the memory."""
+        limit = min(WAITING_BYTES_LIMIT, WAITING_BYTES_ALL // max(len(self._merges) * len(RAW_TOPICS), 1))
         for partition, merge in self._merges.items():
             for sector, topic in enumerate(RAW_TOPICS):
                 waiting, place = merge.waiting_bytes(sector), (topic, partition)
-                if waiting > WAITING_BYTES_LIMIT and place not in self._paused:
+                if waiting > limit and place not in self._paused:
                     self._consumer.pause([TopicPartition(*place)])
                     self._paused.add(place)
-                elif waiting < WAITING_BYTES_LIMIT // 2 and place in self._paused:
+                elif waiting < limit // 2 and place in self._paused:
                     self._consumer.resume([TopicPartition(*place)])
                     self._paused.discard(place)
 
@@ -225,7 +232,11 @@ class _Counter:
             case JoinedChunk():
                 if not self._is_above_floor(joined, count):
                     return
-                events, damaged = self._step.count(joined, count)
+                try:
+                    events, damaged = self._step.count(joined, count)
+                except ValueError as error:  # what no settings should lead to must not stop the scans that follow
+                    self._abandon(joined.ordinal, count, str(error))
+                    return
                 for text in damaged:
                     self._metrics.errors.labels("decompression").inc()
                     get_logger().error("sector counts as missing", ordinal=joined.ordinal, reason=text)
@@ -248,11 +259,15 @@ class _Counter:
         """Whether a chunk's floor allows this count; if not, the count is abandoned: it could not be exact."""
         greatest = max((floor for floor in floors(joined) or [] if floor is not None), default=None)
         why = below_floor(count.thresholds[0] if count.thresholds else None, greatest)
-        scan = self._counts.scan(joined.ordinal)
-        if why is None or scan is None:
-            return True
-        self._counts.abandon(scan, count, why)
-        return False
+        if why is not None:
+            self._abandon(joined.ordinal, count, why)
+        return why is None
+
+    def _abandon(self, ordinal: int, count: Count, why: str) -> None:
+        self._metrics.errors.labels("count abandoned").inc()
+        scan = self._counts.scan(ordinal)
+        if scan is not None:
+            self._counts.abandon(scan, count, why)
 
     def _observe(self, events: event.Events, joined: JoinedChunk) -> None:
         incomplete = int((events.missing_sectors != 0).sum())

@@ -29,7 +29,7 @@ class CountingStep:
 
     def __init__(self, fetch_reference: FetchReference) -> None:
         self._decompressor = Decompressor()
-        self._fetch_reference = fetch_reference
+        self._fetch_reference = lru_cache(_CORRECTIONS_KEPT)(fetch_reference)
         self._corrections = lru_cache(_CORRECTIONS_KEPT)(self._load_corrections)
         counting.warm_up()
 

@@ -14,7 +14,14 @@ from service.version import VERSION
 from topics.chunk import Chunk
 from topics.errors import DecodeError
 from topics.raw import RawMessage
-from topics.scan_log import LIVE, CountAbandoned, CountSettings, CountStarted, ThresholdsFound
+from topics.scan_log import (
+    LIVE,
+    MAX_SUPPRESSED_XRAY,
+    CountAbandoned,
+    CountSettings,
+    CountStarted,
+    ThresholdsFound,
+)
 
 
 class Counts:
@@ -121,6 +128,9 @@ def cannot_count(scan: Scan, settings: CountSettings) -> str | None:
     for kind, ours, theirs in (("dark", settings.dark, sent.dark), ("gain", settings.gain, sent.gain)):
         if ours != theirs:
             return f"the scan was zero-suppressed with the {kind} reference {theirs}, and is to be counted with {ours}"
+    wraps = sent.dark is not None and sent.gain is None
+    if wraps and settings.xray is not None and settings.xray > MAX_SUPPRESSED_XRAY:
+        return f"zero-suppressed with dark and no gain, the x-ray threshold may be {MAX_SUPPRESSED_XRAY} at most"
     return below_floor(settings.background, sent.floor)
 
 

@@ -162,11 +162,18 @@ class ScanFile:
     def _thresholds(self, calibration: Calibration | None) -> Fields:
         """How thresholds were found, with the histogram and the Gaussian fitted to it."""
         found = self._count.found
-        if found is None or calibration is None:
+        if found is None:
             return {}
         fields = found.model_dump(exclude={"schema_id", "kind", "ordinal", "count", "calibration"})
+        if calibration is None:
+            return {"thresholds": fields}
         histogram = np.array(calibration.histogram, np.int64)
-        fit = {"amplitude": calibration.amplitude, "first_bin": calibration.first_bin, "histogram": histogram}
+        fit = {
+            "calibrated_ordinal": calibration.ordinal,
+            "amplitude": calibration.amplitude,
+            "first_bin": calibration.first_bin,
+            "histogram": histogram,
+        }
         return {"thresholds": fields | fit}
 
 

@@ -36,6 +36,7 @@ from service.references import fetch_calibration
 from service.scan_log import ScanLog
 from service.topic_admin import cluster_id, deployment_partitions
 from topics import event
+from topics.calibration import Calibration
 from topics.errors import DecodeError
 from topics.event import CountEnd, EventMessage, Events
 from topics.registry import DEAD_LETTERS, EVENTS, SCANS
@@ -266,10 +267,9 @@ class _Sink:
 
     def _finish(self, end: CountEnd, scan_file: ScanFile) -> None:
         """Complete the file, say so in the log, then let go of its events: in this order."""
+        calibration = self._calibration(scan_file)
         del self._files[end.count]
         self._done.add(end.count)
-        offset = scan_file.calibration
-        calibration = fetch_calibration(self._log.bootstrap, offset) if offset is not None else None
         finished = scan_file.finish(self._cluster_id, calibration)
         self._log.append(finished)
         self._commit()
@@ -277,6 +277,17 @@ class _Sink:
         get_logger().info(
             "file finished", ordinal=end.ordinal, output=finished.output, verdict=finished.account.verdict
         )
+
+    def _calibration(self, scan_file: ScanFile) -> Calibration | None:
+        """The histogram that thresholds were found from; a file is written without one that is gone."""
+        if scan_file.calibration is None:
+            return None
+        try:
+            return fetch_calibration(self._log.bootstrap, scan_file.calibration)
+        except FaultError as error:
+            self._metrics.errors.labels("calibration").inc()
+            get_logger().error("the file gets no histogram of its thresholds", reason=str(error))
+            return None
 
     def _commit(self) -> None:
         """Commit, per partition, the first offset of the oldest unfinished count."""

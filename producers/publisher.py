@@ -119,10 +119,11 @@ class SectorPublisher:
             floor=floor,
         )
         key = chunk_key(self.ordinal, self.geometry, filled.index)
-        self._produce(partition, key, chunk.encode(header, payload))
         if suppressed and self._keep_full and filled.index % self._keep_full == 0:
+            # First: a receiver that resumes passes over what is in the raw topic, and would not archive it any more.
             full = dataclasses.replace(header, codec=Codec.BLOSC2, floor=NO_FLOOR)
             self._archive(partition, key, chunk.encode(full, compress(sector_frames)))
+        self._produce(partition, key, chunk.encode(header, payload))
         self._published[partition] = after
         self.last_published_ns = time.time_ns()
 

@@ -63,6 +63,10 @@ def run_receiver(settings: ReceiverSettings) -> int:
 
 def _receive(settings: ReceiverSettings, metrics: Metrics, stop: StopFlag) -> int:
     files = None if settings.addresses or settings.follow else open_raw_files(settings.source)
+    if settings.suppression is not None:
+        from producers.suppressor import check_suppression  # noqa: PLC0415  # numba, which full chunks do without
+
+        check_suppression(settings.suppression)
     with ScanLog(settings.common.bootstrap) as log:
         standing = Standing(
             settings.common.bootstrap,

@@ -210,6 +210,10 @@ class Standing:
         self.settle(wait=True)
 
     def _state(self, number: int, geometry: ScanGeometry, sectors: list[int], session: str) -> int:
+        stated = self._suppression.stated if self._suppression else None
+        newest = next(reversed(self._log.catalogue.scans.values()), None)
+        if newest and (newest.number, newest.feed) == (number, self._feed) and newest.zero_suppression != stated:
+            get_logger().error("another sector's receiver has another zero suppression: they make no common scan")
         offset = self._log.append(
             ScanStarted(
                 session=session,
@@ -218,7 +222,7 @@ class Standing:
                 sectors=sectors,
                 epoch=self._epoch,
                 feed=self._feed,
-                zero_suppression=self._suppression.stated if self._suppression else None,
+                zero_suppression=stated,
             )
         )
         self._log.read_to(offset)
@@ -237,17 +241,23 @@ class Standing:
             ordinal=ordinal,
             epoch=self._epoch,
             geometry=geometry,
-            suppressor=self._suppressor(sector),
+            suppressor=self._suppressor(sector, ordinal),
             keep_full=self._suppression.keep_full if self._suppression else 0,
         )
 
-    def _suppressor(self, sector: int) -> Suppressor | None:
-        """A new one for each scan: an automatic floor is found again."""
-        if self._suppression is None:
+    def _suppressor(self, sector: int, ordinal: int) -> Suppressor | None:
+        """A new one for each scan: an automatic floor is found again. A resumed scan is sent as it was stated, or in
+        full: that is always exact.
+        """  # noqa: D205
+        scan = self._log.catalogue.scans.get(ordinal)
+        stated = scan.zero_suppression if scan else None
+        if self._suppression is None or self._suppression.stated != stated:
+            if stated is not None:
+                get_logger().warning("the scan was stated with another zero suppression, it is sent in full from here")
             return None
-        from producers.suppressor import make_suppressor  # noqa: PLC0415  # numba, which full chunks do without
+        from producers.suppressor import Suppressor  # noqa: PLC0415  # numba, which full chunks do without
 
-        return make_suppressor(self._suppression, sector)
+        return Suppressor(sector, self._suppression)
 
     def _resume(self, publisher: SectorPublisher, scan: Scan) -> None:
         tails: list[PartitionTail] = read_tails(self._bootstrap, publisher.sector, self.partitions)

@@ -193,7 +193,9 @@ class FoundThresholds:
 
 
 def read_thresholds(path: Path) -> FoundThresholds | None:
-    """Read how the thresholds of a counted file were found; None if they were given, or it is none of ours.
+    """Read how the thresholds of a counted file were found.
+
+    None if they were given, their histogram is gone, or the file is none of ours.
 
     Raises
     ------
@@ -203,7 +205,7 @@ def read_thresholds(path: Path) -> FoundThresholds | None:
     try:
         with h5py.File(path, "r") as file:
             group = file.get("metadata/stemstream/thresholds")
-            if group is None:
+            if group is None or "histogram" not in group:
                 return None
             ours = file["metadata/stemstream"].attrs
             return FoundThresholds(

@@ -6,10 +6,11 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
+import numpy as np
 import typer
 from pydantic import TypeAdapter
 
@@ -17,7 +18,6 @@ from service.errors import InputError
 from topics.scan_log import FRAMES_A_BLOCK, MAX_SAMPLES, AutoThreshold, CountSettings
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 _PANEL = "How electrons are counted"
@@ -167,6 +167,36 @@ def count_settings(options: CountOptions) -> tuple[CountSettings, list[NDArray[n
     return settings, [pixels for _, pixels in references.values()]
 
 
+def keep_references(options: CountOptions, folder: Path) -> CountOptions:
+    """Copy the references into a folder, under the hash of their pixels; returns options that name the copies.
+
+    So services that are started again have the same ones, whatever becomes of the files.
+
+    Raises
+    ------
+    InputError
+        A file is no reference, or the folder cannot be written.
+    """
+    from service.references import read_reference  # noqa: PLC0415  # most counts need no references
+    from topics.reference import sha256_of  # noqa: PLC0415
+
+    def keep(path: Path | None, kind: Literal["dark", "gain"]) -> Path | None:
+        if path is None:
+            return None
+        pixels = read_reference(path, kind)
+        kept = folder / f"{sha256_of(pixels)}.npy"
+        partial = kept.with_suffix(".partial.npy")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(partial, pixels)
+            partial.replace(kept)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+        return kept
+
+    return replace(options, dark=keep(options.dark, "dark"), gain=keep(options.gain, "gain"))
+
+
 def _auto_threshold(options: CountOptions) -> AutoThreshold | None:
     said = {
         "samples": options.threshold_samples,
@@ -178,7 +208,13 @@ def _auto_threshold(options: CountOptions) -> AutoThreshold | None:
     if options.auto_threshold:
         if options.background is not None or options.xray is not None:
             raise InputError("--auto-threshold finds both thresholds: leave out --background and --xray")
-        return AutoThreshold.model_validate(said)
+        auto = AutoThreshold.model_validate(said)
+        if options.threshold_samples is not None and auto.samples > auto.blocks * FRAMES_A_BLOCK:
+            raise InputError(
+                f"--threshold-samples {auto.samples}: {auto.blocks} blocks have {auto.blocks * FRAMES_A_BLOCK} frames; "
+                "give more --threshold-blocks"
+            )
+        return auto
     if said:
         raise InputError(
             "--threshold-samples, --threshold-blocks, --background-sigmas and --xray-sigmas go with --auto-threshold"

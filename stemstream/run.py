@@ -66,6 +66,7 @@ class RunSummary:
     verdict: str
     background: float
     xray: float
+    threshold_source: str
     frames_expected: int
     frames_complete: int
     frames_incomplete: int
@@ -365,6 +366,7 @@ def _summary(scan: Scan, finished: CountFinished) -> RunSummary:
         verdict=account.verdict,
         background=thresholds[0],
         xray=thresholds[1],
+        threshold_source=found.source if (found := scan.counts[finished.name].found) else "given",
         frames_expected=account.frames_expected,
         frames_complete=account.frames_complete,
         frames_incomplete=account.frames_incomplete,

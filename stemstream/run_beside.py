@@ -13,13 +13,13 @@ from service.catalogue import Scan
 from service.errors import FaultError, InputError
 from service.scan_log import ScanLog
 from stemstream.count_options import CountOptions, count_settings
+from stemstream.suppress_options import sending
 from stemstream.up_state import UpState
 from topics.geometry import SECTORS
 from topics.scan_log import LIVE, CountFinished, CountSettings
 
 # Scans that the receivers end by themselves, because frames are missing, take their idle timeout longer.
 WAIT_AFTER_SENDING_S = 120.0
-_SENDING = ("zero_suppress", "keep_full")
 
 
 def check_same_settings(
@@ -47,8 +47,7 @@ def check_same_settings(
 
 
 def _said(count: CountSettings, variables: dict[str, str]) -> dict[str, object]:
-    others = {name: variables.get(f"STEMSTREAM_{name.upper()}") or None for name in ("output", *_SENDING)}
-    return {**count.model_dump(), **others}
+    return {**count.model_dump(), **sending(variables), "output": variables.get("STEMSTREAM_OUTPUT")}
 
 
 def send_to_services(

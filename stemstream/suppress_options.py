@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,8 @@ import typer
 
 from producers.suppression import SuppressionSettings
 from service.errors import InputError
-from topics.scan_log import CountSettings
+from stemstream.count_options import CountOptions
+from topics.scan_log import MAX_SUPPRESSED_XRAY, CountSettings
 
 _PANEL = "Zero suppression"
 
@@ -59,7 +61,9 @@ def suppression_settings(
     )
 
 
-def check_suppression(zero_suppress: str | None, keep_full: str | None, count: CountSettings) -> None:
+def check_zero_suppression(
+    zero_suppress: str | None, keep_full: str | None, counting: CountOptions, count: CountSettings
+) -> None:
     """Refuse zero suppression with which the count would not be that of the full frames.
 
     Raises
@@ -67,7 +71,7 @@ def check_suppression(zero_suppress: str | None, keep_full: str | None, count: C
     InputError
         As `suppression_settings`; or the count needs full frames, or has thresholds out of range.
     """
-    sent = suppression_settings(zero_suppress, keep_full, None, None)
+    sent = suppression_settings(zero_suppress, keep_full, counting.dark, counting.gain)
     if sent is None:
         return
     if count.auto_threshold is not None or count.row_dark is not None:
@@ -78,6 +82,23 @@ def check_suppression(zero_suppress: str | None, keep_full: str | None, count: C
             f"--background {count.background:g} is below the floor, --zero-suppress {sent.floor:g}: "
             "pixels in between would be missing"
         )
+    wraps = sent.dark is not None and sent.gain is None
+    if wraps and count.xray is not None and count.xray > MAX_SUPPRESSED_XRAY:
+        raise InputError(
+            f"--xray {count.xray:g}: with --zero-suppress, and --dark without --gain, {MAX_SUPPRESSED_XRAY} at most"
+        )
+    from producers.suppressor import check_suppression  # noqa: PLC0415  # numba, which full frames do without
+
+    check_suppression(sent)
+
+
+def sending(variables: Mapping[str, str]) -> dict[str, object]:
+    """What the environment variables say of zero suppression, so that it can be compared."""
+    zero_suppress = variables.get("STEMSTREAM_ZERO_SUPPRESS") or None
+    sent = suppression_settings(zero_suppress, variables.get("STEMSTREAM_KEEP_FULL") or None, None, None)
+    if sent is None:
+        return {"zero_suppress": None}
+    return {"zero_suppress": "auto" if sent.floor is None else sent.floor, "keep_full": sent.keep_full}
 
 
 def suppression_variables(zero_suppress: str | None, keep_full: str | None) -> dict[str, str]:

@@ -26,9 +26,10 @@ class Codec(IntEnum):
 
 
 # The Blosc2 header: its size, where its flags and filters are, and what may be in them.
-_HEADER_BYTES, _FLAGS_AT, _FILTERS_AT = 32, 2, slice(16, 22)
+_HEADER_BYTES, _FLAGS_AT, _FILTERS_AT, _SPECIAL_AT = 32, 2, slice(16, 22), 31
 _BLOSC2_FORMAT = 0x05
 _FILTERS = {blosc2.Filter.NOFILTER.value, blosc2.Filter.SHUFFLE.value, blosc2.Filter.BITSHUFFLE.value}
+_UNINITIALISED = 4  # of the kinds of special values
 _LAST_CODEC = 4  # BloscLZ, LZ4, Zlib, Zstd; behind them are plugins
 
 # Bitshuffle + LZ4 at level 1: three times smaller at 3.6 GB/s a core (docs/decisions/0003-wire-format.md).
@@ -100,5 +101,7 @@ def _check_header(payload: memoryview) -> None:
     if len(payload) < _HEADER_BYTES:
         raise DecodeError(f"payload of {len(payload)} bytes is no Blosc2 buffer")
     flags, filters = payload[_FLAGS_AT], set(payload[_FILTERS_AT])
+    if payload[_SPECIAL_AT] >> 4 & 7 == _UNINITIALISED:  # decompression would leave what the buffer held before
+        raise DecodeError("Blosc2 buffer of uninitialised values")
     if flags & _BLOSC2_FORMAT != _BLOSC2_FORMAT or flags >> 5 > _LAST_CODEC or not filters <= _FILTERS:
         raise DecodeError(f"Blosc2 buffer with flags {flags:#x} and filters {sorted(filters)}")

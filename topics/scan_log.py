@@ -21,6 +21,7 @@ LIVE = "live"  # the name of the first count of a scan
 
 FRAMES_A_BLOCK = 60  # so stempy's production values, 1200 samples of 20 blocks, are the first 1200 frames
 MAX_SAMPLES = 1_200_000
+MAX_SUPPRESSED_XRAY = 60_000  # with dark and without gain: beyond it values that wrap around could be seen
 
 Counts = Annotated[float, Field(allow_inf_nan=False, description="counts")]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

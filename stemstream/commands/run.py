@@ -22,12 +22,17 @@ from stemstream.commands.options import (
     check_name,
 )
 from stemstream.count_options import CountOptions, count_settings, takes_count_options
-from stemstream.suppress_options import KeepFull, ZeroSuppress, check_suppression, suppression_variables
+from stemstream.suppress_options import KeepFull, ZeroSuppress, check_zero_suppression, suppression_variables
 
 if TYPE_CHECKING:
     from stemstream.run import Progress, RunSummary
 
 INCOMPLETE_EXIT_CODE = 3
+_SOURCES = {
+    "given": "as given",
+    "calibration": "found in this scan",
+    "session": "found in an earlier scan of the session, as this one gives none",
+}
 
 
 @takes_count_options
@@ -59,7 +64,7 @@ def run(
     configure_logs("run", "error")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: what was started is stopped
     count, _ = count_settings(counting)
-    check_suppression(zero_suppress, keep_full, count)
+    check_zero_suppression(zero_suppress, keep_full, counting, count)
     settings = RunSettings(
         source=source,
         output=output,
@@ -110,11 +115,12 @@ def _bars() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]
 
 
 def _print_summary(summary: RunSummary, drawn: list[Path]) -> None:
+    source = _SOURCES[summary.threshold_source]
     frames = f"{summary.frames_complete} of {summary.frames_expected} complete, {summary.frames_incomplete} incomplete"
     for name, value in (
         ("scan", f"{summary.scan} (ordinal {summary.ordinal}), {summary.verdict}"),
         ("frames", frames),
-        ("thresholds", f"background {summary.background:g}, x-ray {summary.xray:g} counts"),
+        ("thresholds", f"background {summary.background:g}, x-ray {summary.xray:g} counts, {source}"),
         ("electrons", f"{summary.electrons} ({summary.electrons / max(summary.frames_complete, 1):.1f} a frame)"),
         ("raw data", f"{summary.raw_bytes / 1e9:.3f} GB, compressed {summary.compression_ratio:.2f} times"),
         ("speed", f"{summary.megabytes_per_second:.0f} MB/s, {summary.frames_per_second:.0f} frames/s"),

@@ -14,8 +14,8 @@ from service.errors import InputError
 from service.home import home_dir
 from service.logs import configure_logs
 from stemstream.commands.options import Bootstrap, Output, check_name
-from stemstream.count_options import CountOptions, count_settings, takes_count_options
-from stemstream.suppress_options import KeepFull, ZeroSuppress, check_suppression, suppression_variables
+from stemstream.count_options import CountOptions, count_settings, keep_references, takes_count_options
+from stemstream.suppress_options import KeepFull, ZeroSuppress, check_zero_suppression, suppression_variables
 
 if TYPE_CHECKING:
     from stemstream.up_state import ServiceStatus, UpState
@@ -70,7 +70,8 @@ def up(
     from stemstream.up import UpSettings, serve, serve_in_background  # noqa: PLC0415
 
     configure_logs("up", "warning")
-    check_suppression(zero_suppress, keep_full, count_settings(counting)[0])
+    check_zero_suppression(zero_suppress, keep_full, counting, count_settings(counting)[0])
+    counting = keep_references(counting, home_dir() / "references")
     variables = {
         "STEMSTREAM_OUTPUT": str(output.expanduser().absolute()),
         "STEMSTREAM_COUNTERS": str(counters),

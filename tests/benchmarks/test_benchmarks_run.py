@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import chunk_codecs, end_to_end, feed, limits, report, stages
+from benchmarks import chunk_codecs, end_to_end, feed, limits, report, report_targets, stages
 from benchmarks.context import Context
 from benchmarks.spread import quantile, summarise
 from benchmarks.workloads import (
@@ -83,6 +83,7 @@ def test_scans_are_counted_end_to_end_by_this_project_and_its_peers(context: Con
     ours = contenders[TWO_COUNTERS]["cpu_seconds_per_gb"]
     assert {"receiver", "kafka", "counter-0", "counter-1", "sink-0", "supervisor", "total"} == set(ours)
     results: dict[str, Any] = {"benchmarks": {"end-to-end": [measured]}}
+    assert len(list(report_targets.targets(results))) == 0  # which are about larger scans
     assert report.throughput(results).count("\n") == 1 + len(contenders)
     assert report.ratios(results).count("\n") == 4
     assert report.cpu(results).count("\n") == 4

@@ -105,7 +105,7 @@ def archived(bootstrap: str, ordinal: int) -> dict[tuple[int, int], chunk.Chunk]
         if message.error():
             ended += 1
             continue
-        decoded = chunk.decode(message.value())
+        decoded = chunk.decode(message.value() or b"")
         if decoded.header.ordinal == ordinal:
             found[decoded.header.sector, decoded.header.chunk_index] = decoded
     client.close()

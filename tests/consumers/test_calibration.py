@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 
 from consumers.calibration import SampleReader, calibrate, sample_frames
 from consumers.counts import Counts
+from consumers.rejoin import PartitionMerge
 from counting import NO_CORRECTIONS
 from counting.thresholds import ThresholdSamples
 from service.catalogue import Count, Scan
+from service.kafka import Message, TopicPartition
 from service.scan_log import ScanLog
-from tests.service.memory_log import Log
+from tests.service.memory_log import GEOMETRY, Log
+from topics import chunk
+from topics.chunk import ChunkHeader
+from topics.marker import PartitionPublished
 from topics.scan_log import AutoThreshold, CountAbandoned, CountSettings, CountStarted, ThresholdsFound
 
 AUTO = CountSettings(auto_threshold=AutoThreshold())
@@ -114,3 +119,81 @@ def test_without_any_thresholds_the_count_is_abandoned_with_the_reason(log: Log)
     assert "session gold" in abandoned.why
     log.append(abandoned)
     assert scan.state == "failed"
+
+
+def test_row_dark_takes_no_mean_that_would_scale_everything_away(log: Log) -> None:
+    dark = AUTO.model_copy(update={"dark": "d" * 64})
+    found(log, *auto_count(log, "gold", dark), optimized_mean=-0.3)
+    scaled = dark.model_copy(update={"row_dark": "median"})
+    assert isinstance(outcome(log, *auto_count(log, "gold", scaled)), CountAbandoned)
+    given = scaled.model_copy(update={"optimized_mean": 12.0})
+    assert isinstance(outcome(log, *auto_count(log, "gold", given)), ThresholdsFound)
+
+
+class Consumed:
+    """What a consumer does for a reader of samples: notes which partitions are left."""
+
+    def __init__(self) -> None:
+        self.left: list[tuple[str, int]] = []
+
+    def incremental_unassign(self, places: list[TopicPartition]) -> None:
+        self.left += [(place.topic, place.partition) for place in places]
+
+
+class Delivered:
+    """A message of sector 0, as a consumer delivers it."""
+
+    def __init__(self, offset: int, value: bytes) -> None:
+        self._offset, self._value = offset, value
+
+    def error(self) -> None:
+        return None
+
+    def topic(self) -> str:
+        return "raw.sector.0"
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return self._offset
+
+    def value(self) -> bytes:
+        return self._value
+
+
+def chunk_of(ordinal: int, index: int, epoch: int) -> bytes:
+    header = ChunkHeader(
+        sector=0,
+        ordinal=ordinal,
+        epoch=epoch,
+        geometry=GEOMETRY,
+        chunk_index=index,
+        present=np.ones(GEOMETRY.frames_in_chunk(index), bool),
+        published=PartitionPublished(last_chunk=index),
+        first_frame_ns=0,
+    )
+    return chunk.encode(header, b"payload")
+
+
+def test_what_a_superseded_receiver_wrote_does_not_end_the_search(log: Log) -> None:
+    scan, count = auto_count(log, "gold")
+    reader = SampleReader.__new__(SampleReader)
+    consumed = Consumed()
+    merges = {0: PartitionMerge(epochs=(9,) * 4)}
+    fields = {
+        "scan": scan,
+        "count": count,
+        "_counts": Counts(cast("ScanLog", log), AUTO),
+        "_consumer": consumed,
+        "_merges": merges,
+        "_reading": {("raw.sector.0", 0)},
+        "_last_chunk": {0: 0},
+    }
+    for name, value in fields.items():
+        setattr(reader, name, value)
+    reader._take_in(cast("Message", Delivered(5, chunk_of(scan.ordinal, 0, epoch=3))))  # of an old epoch
+    assert consumed.left == []
+    reader._take_in(cast("Message", Delivered(6, chunk_of(scan.ordinal, 0, epoch=9))))
+    assert consumed.left == [("raw.sector.0", 0)]
+    assert merges[0].waiting_bytes(0) > 0

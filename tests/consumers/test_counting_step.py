@@ -14,7 +14,7 @@ from consumers.counting_step import CountingStep
 from consumers.rejoin import JoinedChunk
 from producers.simulator import Simulation
 from producers.suppression import SuppressionSettings
-from producers.suppressor import Suppressor, make_suppressor
+from producers.suppressor import Suppressor
 from service.catalogue import Count
 from tests import hostile
 from tests.golden.values import GEOMETRY, RECORDS
@@ -196,8 +196,7 @@ def suppressed(
 ) -> JoinedChunk:
     """A chunk of which only some sectors are zero-suppressed."""
     parts = (
-        sector_of(frames, s, present[s], suppressor=make_suppressor(settings, s) if s in sectors else None)
-        for s in range(4)
+        sector_of(frames, s, present[s], suppressor=Suppressor(s, settings) if s in sectors else None) for s in range(4)
     )
     return JoinedChunk(17, SCAN, 0, tuple(parts))
 

@@ -103,6 +103,8 @@ SUPPRESSED = ZeroSuppression(floor=27.5, dark=DARK)
         ({"background": 27.25, "xray": 2000, "dark": DARK}, "background threshold 27.25 is below the floor"),
         ({"background": 40, "xray": 2000}, "dark reference d.* is to be counted with None"),
         ({"background": 40, "xray": 2000, "dark": DARK, "gain": GAIN}, "the gain reference None"),
+        ({"background": 40, "xray": 60_000, "dark": DARK}, None),
+        ({"background": 40, "xray": 60_001, "dark": DARK}, "x-ray threshold may be 60000 at most"),
         ({"auto_threshold": {}, "dark": DARK}, "automatic thresholds need full frames"),
         (
             {"background": 40, "xray": 2000, "dark": DARK, "row_dark": "mean", "optimized_mean": 9},

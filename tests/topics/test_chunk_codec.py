@@ -16,6 +16,7 @@ from tests.topics.strategies import chunk_headers
 from topics import chunk, codec
 from topics.chunk import Chunk, ChunkHeader
 from topics.codec import compress, decompress
+from topics.errors import DecodeError
 from topics.geometry import SECTOR_FRAME_BYTES, ScanGeometry
 from topics.registry import MAX_MESSAGE_BYTES
 
@@ -156,3 +157,12 @@ def test_the_hash_is_xxh3_of_all_other_bytes() -> None:
 
     message = chunk.encode(CHUNKS["chk1_full"].header, b"payload")
     assert int.from_bytes(message[112:120], "little") == xxhash.xxh3_64_intdigest(message[:112] + message[120:])
+
+
+def test_a_buffer_that_promises_nothing_but_uninitialised_values_is_refused() -> None:
+    """Decompression would leave in the memory what was there before: another chunk's pixels."""
+    header = bytearray(compress(np.zeros((1, 144, 576), np.uint16))[:32])
+    header[12:16] = (32).to_bytes(4, "little")
+    header[31] = 4 << 4
+    with pytest.raises(DecodeError, match="uninitialised"):
+        decompress(memoryview(bytes(header)), 1, np.empty(SECTOR_FRAME_BYTES, np.uint8))
