@@ -126,6 +126,19 @@ def test_electrons_are_the_same_with_references(data: st.DataObject, dark: bool,
     assert_same_electrons(frames, floor, background, xray, corrections=corrections, sector_count=sectors)
 
 
+@pytest.mark.parametrize("dark", [None, 3.0])
+def test_corrected_pixels_that_equal_a_threshold_are_cut_off(dark: float | None) -> None:
+    frames = np.zeros((1, 4, 20), np.uint16)
+    frames[0, ::2, ::2] = np.arange(20).reshape(2, 10)
+    darks = None if dark is None else np.full((4, 20), dark, np.float32)
+    corrections = Corrections(dark=darks, gain=np.full((4, 20), 2, np.float32))
+    for threshold in np.arange(1, 9, 0.5):
+        found = assert_same_electrons(frames, 1.0, 1.0, float(threshold), corrections=corrections)
+        assert found == max(0, 2 * threshold - 3)
+        found = assert_same_electrons(frames, 1.0, float(threshold), 8.0, corrections=corrections)
+        assert found == max(0, 15 - 2 * threshold)
+
+
 @pytest.mark.parametrize("floor", [0.0, 0.5, 3.0])
 def test_a_dark_as_great_as_allowed_is_exact_for_every_raw_value(floor: float) -> None:
     frames = np.zeros((1, 512, 512), np.uint16)

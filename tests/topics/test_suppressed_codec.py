@@ -156,6 +156,7 @@ PAYLOADS = {
     "an unknown codec": SOUND[:2] + bytes([SOUND[2] | 0xE0]) + SOUND[3:],
     "pixels of a chunk without any": lie(4, 4, EMPTY),
     "all pixels as one run of zeros": bytes(blosc2.compress2(np.zeros((PIXELS, 2), np.uint16), typesize=4)),
+    "rows and a half": blosc2.compress2(np.ones(2001, np.uint16), typesize=2),
     "full frames": blosc2.compress2(np.arange(PIXELS, dtype=np.uint16), typesize=2),
 }
 
@@ -166,6 +167,12 @@ def test_a_payload_that_lies_is_refused(name: str) -> None:
     with at_most(2_000_000), pytest.raises(DecodeError) as refused:
         suppressed.decompress(memoryview(PAYLOADS[name]), 1)
     assert 0 < len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["a delta filter", "an unknown filter", "an unknown codec"])
+def test_what_blosc2_should_not_see_is_refused_before(name: str) -> None:
+    with pytest.raises(DecodeError, match="Blosc2 buffer with flags"):
+        suppressed.decompress(memoryview(PAYLOADS[name]), 1)
 
 
 def test_a_payload_cut_anywhere_is_refused() -> None:
