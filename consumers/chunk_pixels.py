@@ -15,6 +15,7 @@ from topics.errors import DecodeError
 from topics.geometry import FRAME_WIDTH, SECTOR_FRAME_BYTES, SECTOR_ROWS, SECTORS
 
 SectorPixels = NDArray[np.uint16] | SuppressedFrames
+NO_PIXELS = SuppressedFrames(np.empty((0, 2), np.uint16), (0, SECTOR_ROWS, FRAME_WIDTH))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,9 @@ class Decompressor:
                 damaged.append(f"chunk {chunk.index} of sector {sector}: {error}")
                 continue
             present[sector] = part.header.present
+        if any(isinstance(pixels, SuppressedFrames) for pixels in sectors):
+            # So that what sent nothing does not look like a full sector beside zero-suppressed ones.
+            sectors = [pixels if len(pixels) else NO_PIXELS for pixels in sectors]
         # Where a frame's sector frame lies among those the sector sent: frames that are missing were not sent.
         slots = (np.cumsum(present, axis=1) - 1)[:, present.all(axis=0)].T
         return ChunkPixels(sectors, present, np.ascontiguousarray(slots), damaged)

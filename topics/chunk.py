@@ -206,5 +206,5 @@ def _digest(fixed: bytes | memoryview, mask: bytes | memoryview, payload: bytes 
 
 
 def max_message_bytes(frames_per_chunk: int) -> int:
-    """Largest message a chunk can make: header, mask, and pixels that do not compress at all."""
-    return _FIXED.size + -(-frames_per_chunk // 8) + frames_per_chunk * SECTOR_FRAME_BYTES + 64
+    """Largest message a chunk can make: header, mask, and pixels that do not compress at all, each with its gap."""
+    return _FIXED.size + -(-frames_per_chunk // 8) + 2 * frames_per_chunk * SECTOR_FRAME_BYTES + 64

@@ -78,7 +78,7 @@ def decompress(payload: memoryview, sector_frames: int, out: NDArray[np.uint8]) 
     expected = sector_frames * SECTOR_FRAME_BYTES
     if len(out) < expected:  # Blosc2 would write beyond it
         raise ValueError(f"out has {len(out)} bytes, {sector_frames} sector frames need {expected}")
-    _check_header(payload)
+    check_header(payload)
     try:
         size, compressed_size, _ = blosc2.get_cbuffer_sizes(payload)
     except (RuntimeError, ValueError, TypeError) as error:
@@ -90,13 +90,13 @@ def decompress(payload: memoryview, sector_frames: int, out: NDArray[np.uint8]) 
         )
     target = out[:expected]
     try:
-        blosc2.decompress2(payload, dst=target)
+        blosc2.decompress2(payload, dst=target, nthreads=1)
     except (RuntimeError, ValueError) as error:
         raise DecodeError(f"Blosc2 buffer cannot be decompressed: {error}") from error
     return target.view(np.uint16).reshape(sector_frames, SECTOR_ROWS, FRAME_WIDTH)
 
 
-def _check_header(payload: memoryview) -> None:
+def check_header(payload: memoryview) -> None:
     """Refuse what Blosc2 would read beyond, load plugins for, or (a damaged delta filter) wait for without end."""
     if len(payload) < _HEADER_BYTES:
         raise DecodeError(f"payload of {len(payload)} bytes is no Blosc2 buffer")

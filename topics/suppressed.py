@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import blosc2
 import numpy as np
 
-from topics.codec import _check_header
+from topics.codec import check_header
 from topics.errors import DecodeError
 from topics.geometry import FRAME_WIDTH, SECTOR_ROWS
 
@@ -85,7 +85,7 @@ def decompress(payload: memoryview, sector_frames: int) -> NDArray[np.uint16]:
 
 
 def _checked_rows(payload: memoryview, sector_frames: int) -> int:
-    _check_header(payload)
+    check_header(payload)
     try:
         size, compressed_size, _ = blosc2.get_cbuffer_sizes(payload)
     except (RuntimeError, ValueError, TypeError) as error:
