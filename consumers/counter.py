@@ -52,7 +52,7 @@ from topics.registry import DEAD_LETTERS, EVENTS, MIB, RAW_TOPICS
 from topics.scan_log import CountAbandoned, CountSettings, ThresholdsFound
 
 # A transaction is committed this long after its first message, and at once after the end of a scan.
-COMMIT_INTERVAL_S = 0.05
+COMMIT_INTERVAL_S = 0.1
 IDLE_COMMIT_INTERVAL_S = 1.0  # for offsets that moved without events
 POLL_TIMEOUT_S = 0.05
 MESSAGES_A_POLL = 32
