@@ -37,8 +37,10 @@ def measure(context: Context) -> list[dict[str, Any]]:
     for background in backgrounds:
         workloads = [each for each in context.plan.end_to_end if each.scan.background == background]
         with services_up(context.scratch, background) as system:
+            context.say(f"services are up; background {background:g}")
             warm_up(context, system, workloads[0].scan)
             fixed = {"start_up": start_up(context, system), "idle": idle(system)}
+            context.say(f"idle: {fixed['idle']['total']:.2f} of a core")
             measured += [measure_one(context, system, workload) | fixed for workload in workloads]
     return measured
 

@@ -5,14 +5,15 @@ A table goes between ``<!-- measured: NAME -->`` and ``<!-- end -->``; what was 
 
 import json
 import re
-import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import ROOT
+from benchmarks.raw_scans import FRAME_BYTES
 from benchmarks.report_plots import draw
+from benchmarks.report_targets import speed_ratios, targets
 from benchmarks.workloads import FILE_WAY, OURS, SOCKET_WAY, SUPPRESSED, TWO_COUNTERS
 
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -57,11 +58,6 @@ def shown(figure: dict[str, Any], digits: int = 2) -> str:
     return f"{figure['median']:.{digits}f} ({figure['min']:.{digits}f} to {figure['max']:.{digits}f})"
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median of the ratios round by round."""
-    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
-
-
 def end_to_end(results: Results) -> list[dict[str, Any]]:
     return results["benchmarks"].get("end-to-end") or []
 
@@ -72,6 +68,11 @@ def name_of(workload: dict[str, Any]) -> str:
 
 
 # Tables.
+
+
+def reached(results: Results) -> str:
+    rows = [target.cells() for target in targets(results)]
+    return markdown(["what", "wanted", "reached", "met"], rows) if rows else ""
 
 
 def machine(results: Results) -> str:
@@ -97,10 +98,11 @@ def throughput(results: Results) -> str:
                     f"{figures['megabytes_per_second']['median']:.0f}",
                     shown(figures["cpu_seconds_per_gb"]["total"]),
                     f"1/{figures['compression_ratio']['median']:.1f}" if "compression_ratio" in figures else "",
+                    f"{figures['latency_seconds']['median']:.2f}" if "latency_seconds" in figures else "",
                     f"{figures['electrons_per_frame']['median']:.1f}",
                 ]
             )
-    head = ["electrons, scan", "way", "frames/s", "MB/s", "CPU s/GB", "traffic", "electrons counted a frame"]
+    head = ["electrons, scan", "way", "frames/s", "MB/s", "CPU s/GB", "traffic", "tail, s", "electrons counted a frame"]
     return markdown(head, rows) if rows else ""
 
 
@@ -112,27 +114,17 @@ def ratios(results: Results) -> str:
             continue
         for name in (OURS, TWO_COUNTERS, SUPPRESSED):
             if name in contenders:
-                ours = contenders[name]["frames_per_second"]["runs"]
-                rows.append([name_of(measured["workload"]), name, *(f"{r:.1f}" for r in peer_ratios(ours, contenders))])
+                rows.append(
+                    [name_of(measured["workload"]), name, *(f"{r:.1f}" for r in speed_ratios(name, contenders))]
+                )
     head = ["electrons, scan", "way", "times the file way's counting", "times the file way", "times the socket way"]
     return markdown(head, rows) if rows else ""
-
-
-def peer_ratios(ours: Sequence[float], contenders: dict[str, Any]) -> list[float]:
-    file_way, socket_way = contenders[FILE_WAY], contenders[SOCKET_WAY]
-    others = (
-        file_way["stage_frames_per_second"]["count"],
-        file_way["frames_per_second"],
-        socket_way["frames_per_second"],
-    )
-    return [ratio(ours, other["runs"]) for other in others]
 
 
 def cpu(results: Results) -> str:
     rows = []
     for measured in end_to_end(results):
-        gigabytes = measured["workload"]["frames"] * 663_552 / 1e9
-        start = measured["start_up"]["receiver_cpu_seconds"]["median"] / gigabytes
+        start = start_up(measured)
         for name, figures in measured["contenders"].items():
             if name not in (FILE_WAY, SOCKET_WAY):
                 used = by_kind(figures["cpu_seconds_per_gb"])
@@ -152,39 +144,42 @@ def by_kind(figures: dict[str, Any]) -> dict[str, float]:
 
 def stages(results: Results) -> str:
     measured = results["benchmarks"].get("stages")
-    if not measured:
-        return ""
-    head = ["stage", *(f"{each['electrons']} electrons" for each in measured)]
-    names = list(measured[0]["cpu_seconds_per_gb"])
-    rows = [[name, *(f"{each['cpu_seconds_per_gb'][name]['median']:.3f}" for each in measured)] for name in names]
-    rows += [
-        [f"*{process}: all of these*", *(f"{stage_sum(each, process):.3f}" for each in measured)] for process in STAGED
-    ]
-    for process in STAGED:
-        rest = [rest_of(results, each, process) for each in measured]
-        rows.append(
-            [f"*{process}: the rest (client and all else)*", *(f"{value:.3f}" if value else "" for value in rest)]
-        )
-    return markdown(head, rows)
+    return "\n\n".join(stages_of(results, codec, measured) for codec in CONTENDERS) if measured else ""
 
 
+CONTENDERS = {"full": OURS, "zero-suppressed": SUPPRESSED}
 STAGED = ("receiver", "counter", "sink")
 
 
-def stage_sum(measured: dict[str, Any], process: str) -> float:
-    figures = measured["cpu_seconds_per_gb"]
-    return float(sum(figure["median"] for name, figure in figures.items() if name.startswith(process)))
+def stages_of(results: Results, codec: str, all_measured: list[dict[str, Any]]) -> str:
+    measured = [each for each in all_measured if each["codec"] == codec]
+    head = [f"{codec}: stage", *(f"{each['electrons']} electrons" for each in measured)]
+    rows = []
+    for process in STAGED:
+        names = [name for name in measured[0]["cpu_seconds_per_gb"] if name.startswith(process)]
+        rows += [[name, *(f"{each['cpu_seconds_per_gb'][name]['median']:.3f}" for each in measured)] for name in names]
+        rest = [rest_of(results, each, process) for each in measured]
+        rows.append([f"{process}: the rest", *("" if value is None else f"{value:.2f}" for value in rest)])
+    return markdown(head, rows)
 
 
 def rest_of(results: Results, measured: dict[str, Any], process: str) -> float | None:
     """What a process took end to end, but for its stages and the receiver's start."""
+    figures = measured["cpu_seconds_per_gb"]
+    stages = sum(figure["median"] for name, figure in figures.items() if name.startswith(process))
+    contender = CONTENDERS[measured["codec"]]
     for each in end_to_end(results):
         of = each["workload"]
-        if (of["electrons"], of["noise"]) == (measured["electrons"], 5) and OURS in each["contenders"]:
-            used = by_kind(each["contenders"][OURS]["cpu_seconds_per_gb"])[process]
-            start = each["start_up"]["receiver_cpu_seconds"]["median"] / (of["frames"] * 663_552 / 1e9)
-            return used - stage_sum(measured, process) - (start if process == "receiver" else 0.0)
+        if (of["electrons"], of["noise"]) == (measured["electrons"], 5) and contender in each["contenders"]:
+            used = by_kind(each["contenders"][contender]["cpu_seconds_per_gb"])[process]
+            return used - stages - (start_up(each) if process == "receiver" else 0.0)
     return None
+
+
+def start_up(measured: dict[str, Any]) -> float:
+    """CPU seconds per raw GB that the start of the receiver takes."""
+    gigabytes = measured["workload"]["frames"] * FRAME_BYTES / 1e9
+    return float(measured["start_up"]["receiver_cpu_seconds"]["median"] / gigabytes)
 
 
 def limits(results: Results) -> str:
@@ -267,6 +262,7 @@ def largest(peaks: dict[str, float], kind: str) -> float:
 
 TABLES: dict[str, Callable[[Results], str]] = {
     "machine": machine,
+    "targets": reached,
     "throughput": throughput,
     "ratios": ratios,
     "cpu": cpu,

@@ -89,7 +89,7 @@ FULL = Plan(
         EndToEnd(Scan(100), (OURS, SUPPRESSED, FILE_WAY, SOCKET_WAY)),
         EndToEnd(Scan(500), (OURS, TWO_COUNTERS, SUPPRESSED, FILE_WAY, SOCKET_WAY)),
         EndToEnd(Scan(2000), (OURS, SUPPRESSED, FILE_WAY, SOCKET_WAY)),
-        EndToEnd(Scan(500, edge=128), (OURS,)),
+        EndToEnd(Scan(500, edge=128), (OURS, SUPPRESSED)),
         EndToEnd(Scan(500, noise=2), (OURS,)),
         EndToEnd(Scan(500, noise=10), (OURS,)),
     ),
