@@ -11,7 +11,7 @@ from PIL import Image
 from benchmarks.workloads import FILE_WAY, OURS, SOCKET_WAY, SUPPRESSED
 
 DPI = 80
-COLOURS_IN_FILE = 16  # pictures of a repository should be small
+COLOURS_IN_FILE = 32  # pictures of a repository should be small
 COLOURS = {OURS: "tab:blue", SUPPRESSED: "tab:green", FILE_WAY: "tab:orange", SOCKET_WAY: "tab:red"}
 PARTS = {
     "receiver": "tab:blue",
@@ -27,13 +27,13 @@ def draw(results: dict[str, Any], folder: Path) -> None:
     benchmarks = results["benchmarks"]
     workloads = [each for each in benchmarks.get("end-to-end") or [] if FILE_WAY in each["contenders"]]
     if workloads:
-        figure = Figure((8, 3), layout="constrained")
+        figure = Figure((8, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         draw_speed(left, workloads)
         draw_cpu(right, workloads)
         save(figure, folder / "performance-end-to-end.png")
     if benchmarks.get("live"):
-        figure = Figure((8, 2.5), layout="constrained")
+        figure = Figure((8, 2.9), layout="constrained")
         left, right = figure.subplots(1, 2)
         draw_tail(left, benchmarks["live"]["tail"]["series"])
         draw_memory(right, benchmarks["live"]["tail"]["series"])
@@ -59,26 +59,40 @@ def draw_speed(axes: Axes, workloads: list[dict[str, Any]]) -> None:
         axes.bar(x, medians, width, yerr=spread, label=name, color=COLOURS[name], error_kw={"linewidth": 1})
     axes.set_yscale("log")
     label(axes, workloads, "frames/s")
-    axes.legend(fontsize=7)
+    explain(axes, 2)
 
 
 def draw_cpu(axes: Axes, workloads: list[dict[str, Any]]) -> None:
-    """CPU seconds per raw GB: ours by process, the others as a whole."""
+    """CPU seconds per raw GB: ours by process, full frames and zero-suppressed ones; the others as a whole."""
     for x, each in enumerate(workloads):
-        bottom = 0.0
-        for part, colour in PARTS.items():
-            figures = each["contenders"][OURS]["cpu_seconds_per_gb"]
-            height = sum(figure["median"] for name, figure in figures.items() if name.split("-")[0] == part)
-            name = {"kafka": "broker"}.get(part, part) if x == 0 else None
-            axes.bar(x - 0.27, height, 0.25, bottom, color=colour, label=name)
-            bottom += height
-        for place, way, hatch in ((0.0, FILE_WAY, "//"), (0.27, SOCKET_WAY, "..")):
-            total = each["contenders"][way]["cpu_seconds_per_gb"]["total"]["median"]
-            axes.bar(
-                x + place, total, 0.25, color="white", edgecolor="black", hatch=hatch, label=way if x == 0 else None
-            )
+        contenders = each["contenders"]
+        for place, way in ((-0.3, OURS), (-0.1, SUPPRESSED)):
+            bottom = 0.0
+            for part, colour in PARTS.items() if way in contenders else ():
+                height = part_of(contenders[way]["cpu_seconds_per_gb"], part)
+                said = shown(part) if (x, way) == (0, OURS) else None
+                axes.bar(x + place, height, 0.18, bottom, color=colour, label=said)
+                bottom += height
+        for place, way, hatch in ((0.1, FILE_WAY, "//"), (0.3, SOCKET_WAY, "..")):
+            total = contenders[way]["cpu_seconds_per_gb"]["total"]["median"]
+            said = way if x == 0 else None
+            axes.bar(x + place, total, 0.18, color="white", edgecolor="black", hatch=hatch, label=said)
     label(axes, workloads, "CPU s per raw GB")
-    axes.legend(fontsize=7)
+    explain(axes, 4)
+
+
+def part_of(figures: dict[str, Any], part: str) -> float:
+    """Of all processes of a service."""
+    return float(sum(figure["median"] for name, figure in figures.items() if name.split("-")[0] == part))
+
+
+def shown(part: str) -> str:
+    return "broker" if part == "kafka" else part
+
+
+def explain(axes: Axes, columns: int) -> None:
+    """Put the legend above the axes, where it hides nothing."""
+    axes.legend(fontsize=7, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
 
 
 def label(axes: Axes, workloads: list[dict[str, Any]], said: str) -> None:
@@ -95,16 +109,16 @@ def draw_tail(axes: Axes, series: list[dict[str, Any]]) -> None:
     axes.set_xlabel("last chunk published → file, s")
     axes.set_ylabel("part of the scans")
     axes.set_xlim(0)
-    axes.legend(fontsize=7)
+    explain(axes, 3)
 
 
 def draw_memory(axes: Axes, series: list[dict[str, Any]]) -> None:
     """Peak memory of each process by the size of the scans."""
     for part, colour in PARTS.items():
         peaks = [max((v for n, v in s["peak_megabytes"].items() if n.split("-")[0] == part), default=0) for s in series]
-        axes.plot(range(len(series)), peaks, "o-", color=colour, label={"kafka": "broker"}.get(part, part))
+        axes.plot(range(len(series)), peaks, "o-", color=colour, label=shown(part))
     axes.set_xticks(range(len(series)), [f"{each['edge']}²" for each in series])
     axes.set_xlabel("scan")
     axes.set_ylabel("peak memory, MB")
     axes.set_ylim(0)
-    axes.legend(fontsize=7)
+    explain(axes, 5)
