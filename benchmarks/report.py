@@ -172,7 +172,8 @@ def rest_of(results: Results, measured: dict[str, Any], process: str) -> float |
         of = each["workload"]
         if (of["electrons"], of["noise"]) == (measured["electrons"], 5) and contender in each["contenders"]:
             used = by_kind(each["contenders"][contender]["cpu_seconds_per_gb"])[process]
-            return used - stages - (start_up(each) if process == "receiver" else 0.0)
+            rest: float = used - stages - (start_up(each) if process == "receiver" else 0.0)
+            return rest
     return None
 
 
