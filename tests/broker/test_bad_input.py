@@ -164,7 +164,7 @@ def test_topics_create_makes_the_topics_of_the_registry_and_check_finds_them_ali
     assert spare.created.code == 0, spare.created.stderr
     assert spare.created.stdout.startswith("made: scans, raw.sector.0, ")
     assert spare.checked.code == 0, spare.checked.stdout
-    raw = {f"raw.sector.{sector}": 3 for sector in range(4)}
+    raw = {f"{kind}.sector.{sector}": 3 for kind in ("raw", "archive") for sector in range(4)}
     assert spare.partitions == raw | {"scans": 1, "references": 1, "events": 3, "dead-letters": 1}
 
 
