@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -33,6 +34,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="only these; may be given several times")
     parser.add_argument("--output", type=Path, help="JSON file; default: build/benchmarks/results.json or quick.json")
     options = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # what was started is stopped, also in the background
     output = options.output or RESULTS / ("quick.json" if options.quick else "results.json")
     output.parent.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {"machine": describe_machine(), "quick": options.quick, "benchmarks": {}}

@@ -17,6 +17,7 @@ from benchmarks.system import System, services_up
 from benchmarks.tail import measure_tail
 
 LATE_S = 2.0
+CHANCES = 3  # of a rate: other work on the machine may cost frames, too
 SHOWN = ("complete", "seconds", "frames_per_second", "latency_seconds")
 
 
@@ -49,14 +50,17 @@ def measure_feed(context: Context, system: System, rates: Sequence[float]) -> di
 
 
 def climb(context: Context, system: System, raw: Path, rates: Sequence[float]) -> list[dict[str, Any]]:
-    """Send a scan at higher and higher rates, until frames are lost or the file comes late."""
+    """Send a scan at higher and higher rates, until frames are lost or the file comes late, each time of some."""
     send(system, raw, rates[0])  # warms up
     tried: list[dict[str, Any]] = []
     for rate in rates:
-        figures = send(system, raw, rate)
-        went_well = figures["complete"] and figures["latency_seconds"] <= LATE_S
-        tried.append({"rate": rate, "went_well": went_well} | {name: figures[name] for name in SHOWN})
-        context.say(f"feed: {tried[-1]}")
+        for _ in range(CHANCES):
+            figures = send(system, raw, rate)
+            went_well = figures["complete"] and figures["latency_seconds"] <= LATE_S
+            tried.append({"rate": rate, "went_well": went_well} | {name: figures[name] for name in SHOWN})
+            context.say(f"feed: {tried[-1]}")
+            if went_well:
+                break
         if not went_well:
             break
     return tried

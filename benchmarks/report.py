@@ -252,8 +252,16 @@ def tail(results: Results) -> str:
         latency = series["latency_seconds"]
         figures = [f"{latency[name]:.2f}" for name in ("median", "p99", "max")]
         peaks = [f"{largest(series['peak_megabytes'], kind):.0f}" for kind in PROCESSES]
-        rows.append([f"{series['edge']}²", series["scans"], *figures, *peaks])
-    head = ["scan", "scans", "median, s", "p99, s", "longest, s", *(f"{name}, MB" for name in PROCESSES.values())]
+        rows.append([f"{series['edge']}²", series["scans"], series["incomplete"], *figures, *peaks])
+    head = [
+        "scan",
+        "scans",
+        "of them with frames lost",
+        "median, s",
+        "p99, s",
+        "longest, s",
+        *(f"{name}, MB" for name in PROCESSES.values()),
+    ]
     return markdown(head, rows)
 
 

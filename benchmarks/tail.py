@@ -39,10 +39,9 @@ def measure_series(context: Context, system: System, series: Series, rate: float
         finished += send_scans(system, series, rate, number, first=len(finished) + 1)
         if at_once < series.scans:
             forget_pixels(system)
-    incomplete = [each.scan.ordinal for each in finished if not each.complete]
-    if incomplete:
-        raise CommandError(f"scans {incomplete} are incomplete at {rate:.0f} frames/s")
-    latencies = [each.latency_seconds for each in finished]
+    latencies = [each.latency_seconds for each in finished if each.complete]
+    if not latencies:
+        raise CommandError(f"no scan is complete at {rate:.0f} frames/s")
     used = {name: seconds / (series.scans * gigabytes) for name, seconds in meter.seconds().items()}
     latency = spread(latencies) | {"p99": quantile(latencies, 0.99)}
     context.say(
@@ -52,6 +51,7 @@ def measure_series(context: Context, system: System, series: Series, rate: float
     return {
         "edge": series.edge,
         "scans": series.scans,
+        "incomplete": series.scans - len(latencies),
         "latency_seconds": latency,
         "cpu_seconds_per_gb": {**used, "total": sum(used.values())},
         "peak_megabytes": peak_megabytes(system.processes),
@@ -65,9 +65,11 @@ def send_scans(system: System, series: Series, rate: float, number: int, first: 
     sender = system.start_sender("simulate", *size, *how)
     try:
         return system.new_scans(number, sender.pid)
+    except BaseException:
+        sender.kill()
+        raise
     finally:
-        if sender.poll() is None:
-            sender.wait(60)
+        sender.wait()
 
 
 def forget_pixels(system: System) -> None:
